@@ -1,0 +1,1 @@
+//! Programs that show mainspring at work; each is an example target of this package.
