@@ -73,7 +73,7 @@ impl Clock {
 /// A clock for tests and simulation.
 #[derive(Debug)]
 pub(crate) struct ManualClock {
-    /// Nanoseconds; moved forward by [`ManualClock::advance`], read by everybody.
+    /// Nanoseconds; moved forward by `advance`, read by everybody.
     nanos: AtomicU64,
 }
 

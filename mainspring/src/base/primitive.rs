@@ -35,3 +35,29 @@ pub(crate) fn full_barrier() {
     // ordering: SeqCst, pairs with every other call of this function.
     atomic::fence(atomic::Ordering::SeqCst);
 }
+
+/// A cell whose accesses loom checks against one another.
+#[cfg(not(mainspring_loom))]
+#[derive(Debug)]
+pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+#[cfg(not(mainspring_loom))]
+impl<T> UnsafeCell<T> {
+    pub(crate) const fn new(value: T) -> UnsafeCell<T> {
+        UnsafeCell(std::cell::UnsafeCell::new(value))
+    }
+
+    /// Gives the pointer to `f`; whether it may be written through is for `f` to justify.
+    pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+        f(self.0.get())
+    }
+}
+
+#[cfg(mainspring_loom)]
+pub(crate) use loom::cell::UnsafeCell;
+
+/// Atomics that stay std's under loom: for statics, which loom's cannot be, and only for what is no
+/// part of any protocol.
+pub(crate) mod plain {
+    pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
+}

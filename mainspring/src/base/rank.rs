@@ -149,6 +149,13 @@ mod held {
 
     type Slot = Option<(Rank, &'static Location<'static>)>;
 
+    // The model checker runs its threads by turns on one of the system's, so it needs its own kind.
+    #[cfg(mainspring_loom)]
+    loom::thread_local! {
+        static HELD: [Cell<Slot>; DEPTH_MAX] = [const { Cell::new(None) }; DEPTH_MAX];
+    }
+
+    #[cfg(not(mainspring_loom))]
     thread_local! {
         /// What this thread holds. Plain cells without a destructor, so that locks work while the
         /// thread's other values are being destroyed.

@@ -1,0 +1,160 @@
+//! What a thread knows of the runtime it works for: the one thread-local of the crate.
+//!
+//! Invariant: the worker token is there only on a worker's own thread. It says which processor the
+//! worker held last; whether it still does is for the core's `owner` to say.
+
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+
+use super::Scheduler;
+use super::processor::{Place, WorkerId};
+use crate::base::clock::{Clock, Tick};
+use crate::base::primitive::plain;
+
+/// How many operations of leaf futures (reads, writes, accepts) a task may do in one poll before it is
+/// made to yield, so that a peer that always has data cannot keep a task running for ever. Picked by
+/// feel; tokio uses the same.
+const BUDGET: u32 = 128;
+
+/// A worker as seen from its own thread.
+#[derive(Clone, Copy)]
+pub(crate) struct Token {
+    pub(crate) worker: WorkerId,
+    pub(crate) processor: usize,
+    /// Where tasks go that are woken now: `Next` while a task is polled, `Back` while the worker wakes
+    /// what became due or ready, so that those run in their order.
+    pub(crate) place: Place,
+}
+
+struct Current {
+    scheduler: RefCell<Option<Arc<Scheduler>>>,
+    token: Cell<Option<Token>>,
+    is_worker: Cell<bool>,
+    budget: Cell<u32>,
+    /// A number of this thread's, to spread foreign threads over the processors; 0 until it is asked for.
+    spread: Cell<usize>,
+}
+
+thread_local! {
+    static CURRENT: Current = const {
+        Current {
+            scheduler: RefCell::new(None),
+            token: Cell::new(None),
+            is_worker: Cell::new(false),
+            budget: Cell::new(BUDGET),
+            spread: Cell::new(0),
+        }
+    };
+}
+
+/// A number that differs from thread to thread.
+pub(crate) fn spread() -> usize {
+    static NEXT: plain::AtomicU64 = plain::AtomicU64::new(1);
+    CURRENT
+        .try_with(|current| {
+            if current.spread.get() == 0 {
+                // ordering: Relaxed, any number will do.
+                current.spread.set(NEXT.fetch_add(1, plain::Ordering::Relaxed) as usize);
+            }
+            current.spread.get()
+        })
+        .unwrap_or(0)
+}
+
+/// The scheduler that this thread works for, if any.
+pub(crate) fn scheduler() -> Option<Arc<Scheduler>> {
+    CURRENT.try_with(|current| current.scheduler.borrow().clone()).ok().flatten()
+}
+
+/// The present, on the clock of the runtime that this thread works for, or on the machine's.
+pub(crate) fn now() -> Tick {
+    CURRENT
+        .try_with(|current| current.scheduler.borrow().as_ref().map(|scheduler| scheduler.now()))
+        .ok()
+        .flatten()
+        .unwrap_or_else(|| Clock::Real.now())
+}
+
+/// This thread as a worker of `scheduler`, if it is one.
+pub(crate) fn token(scheduler: &Scheduler) -> Option<Token> {
+    CURRENT
+        .try_with(|current| {
+            let token = current.token.get()?;
+            let ours =
+                current.scheduler.borrow().as_ref().is_some_and(|s| std::ptr::eq(Arc::as_ptr(s), scheduler));
+            ours.then_some(token)
+        })
+        .ok()
+        .flatten()
+}
+
+/// Marks this thread as a worker of the scheduler that it works for, for the rest of its life.
+pub(crate) fn become_worker() {
+    let _ = CURRENT.try_with(|current| current.is_worker.set(true));
+}
+
+/// Whether this thread is a worker of `scheduler`, with a processor or without.
+pub(crate) fn is_worker_of(scheduler: &Scheduler) -> bool {
+    CURRENT
+        .try_with(|current| {
+            current.is_worker.get()
+                && current
+                    .scheduler
+                    .borrow()
+                    .as_ref()
+                    .is_some_and(|s| std::ptr::eq(Arc::as_ptr(s), scheduler))
+        })
+        .unwrap_or(false)
+}
+
+pub(crate) fn set_token(token: Option<Token>) {
+    let _ = CURRENT.try_with(|current| current.token.set(token));
+}
+
+/// Makes `scheduler` this thread's until the guard is dropped, and hides that it may be a worker of
+/// another one.
+pub(crate) fn enter(scheduler: Arc<Scheduler>) -> Entered {
+    CURRENT.with(|current| {
+        let same = current.scheduler.borrow().as_ref().is_some_and(|s| Arc::ptr_eq(s, &scheduler));
+        let token = if same { current.token.get() } else { current.token.take() };
+        Entered { scheduler: current.scheduler.replace(Some(scheduler)), token }
+    })
+}
+
+/// Puts the thread's former runtime back when dropped.
+#[must_use]
+pub(crate) struct Entered {
+    scheduler: Option<Arc<Scheduler>>,
+    token: Option<Token>,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let last = CURRENT
+            .try_with(|current| {
+                current.token.set(self.token);
+                current.scheduler.replace(self.scheduler.take())
+            })
+            .ok();
+        // Outside of the borrow: it may be the last reference.
+        drop(last);
+    }
+}
+
+/// A task is about to be polled.
+pub(crate) fn refill_budget() {
+    let _ = CURRENT.try_with(|current| current.budget.set(BUDGET));
+}
+
+/// Takes one operation out of the budget of the running task; false if nothing is left, and the task
+/// should yield.
+pub(crate) fn spend_budget() -> bool {
+    CURRENT
+        .try_with(|current| {
+            let left = current.budget.get();
+            // Full again after a refusal: on a foreign executor nobody refills it.
+            current.budget.set(left.checked_sub(1).unwrap_or(BUDGET));
+            left > 0
+        })
+        .unwrap_or(true)
+}

@@ -1,0 +1,339 @@
+#![doc = include_str!("README.md")]
+
+pub(crate) mod blocking;
+pub(crate) mod current;
+mod global;
+mod idle;
+pub(crate) mod metrics;
+mod monitor;
+mod processor;
+mod search;
+mod shutdown;
+pub(crate) mod task;
+pub(crate) mod threads;
+mod timing;
+mod worker;
+
+use std::any::Any;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+
+use self::blocking::Blocking;
+use self::global::Global;
+use self::idle::{Claim, Claimed, Idle, Seat};
+use self::metrics::{Metrics, SharedCounters};
+use self::monitor::Monitor;
+use self::processor::{Place, Processor};
+use self::task::{Cell, Id, Joinable, Origin, Registration, Registry, Runnable, Schedule, TaskRef};
+use self::threads::{SpawnThread, Threads};
+use self::worker::Worker;
+use crate::base::clock::{Clock, Tick};
+use crate::base::primitive::atomic::AtomicU8;
+use crate::base::primitive::full_barrier;
+use crate::base::rank::assert_unlocked;
+use crate::base::rng::Rng;
+use crate::poll::poller::Poller;
+
+/// What a scheduler is built of; time, chance, threads and the poller come from outside.
+pub(crate) struct Parts {
+    pub(crate) processors: usize,
+    pub(crate) threads_max: usize,
+    pub(crate) thread_name: String,
+    pub(crate) panic_hook: Option<PanicHook>,
+    pub(crate) clock: Clock,
+    pub(crate) seed: u64,
+    pub(crate) spawner: Box<dyn SpawnThread>,
+    pub(crate) poller: Poller,
+}
+
+/// Told of each panic of a task or timer function, beside std's own hook.
+pub(crate) type PanicHook = Box<dyn Fn(&(dyn Any + Send)) + Send + Sync>;
+
+/// One runtime's scheduler: what its workers share.
+pub(crate) struct Scheduler {
+    clock: Clock,
+    seed: u64,
+    processors: Box<[Processor]>,
+    global: Global,
+    idle: Idle,
+    pub(crate) poller: Poller,
+    registry: Registry,
+    blocking: Blocking,
+    threads: Threads,
+    monitor: Monitor,
+    panic_hook: Option<PanicHook>,
+    counters: SharedCounters,
+    /// OPEN, CLOSING or SWEPT; see [`shutdown`]. Written by who shuts down.
+    phase: AtomicU8,
+}
+
+impl fmt::Debug for Scheduler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scheduler").field("processors", &self.processors.len()).finish_non_exhaustive()
+    }
+}
+
+impl Scheduler {
+    /// A scheduler without threads.
+    pub(crate) fn new(parts: Parts) -> Arc<Scheduler> {
+        let mut rng = Rng::new(parts.seed);
+        let processors = parts.processors;
+        Arc::new(Scheduler {
+            clock: parts.clock,
+            seed: parts.seed,
+            processors: (0..processors).map(|_| Processor::new(rng.split())).collect(),
+            global: Global::new(),
+            idle: Idle::new(processors),
+            poller: parts.poller,
+            registry: Registry::new(processors),
+            blocking: Blocking::new(parts.threads_max),
+            threads: Threads::new(parts.spawner, parts.thread_name, parts.threads_max),
+            monitor: Monitor::new(),
+            panic_hook: parts.panic_hook,
+            counters: SharedCounters::default(),
+            phase: AtomicU8::new(shutdown::OPEN),
+        })
+    }
+
+    /// Starts the first worker and the monitor; the other workers start when there is work for them.
+    ///
+    /// # Errors
+    ///
+    /// If no thread can be had. The scheduler has shut down then.
+    pub(crate) fn start(self: &Arc<Self>) -> io::Result<()> {
+        let scheduler = Arc::clone(self);
+        let started = self
+            .start_worker(None)
+            .and_then(|()| self.threads.spawn("monitor", move || scheduler.run_monitor()));
+        if started.is_err() {
+            self.shut_down_with_patience();
+        }
+        started
+    }
+
+    /// Starts a worker thread, with a processor if one was claimed for it.
+    fn start_worker(self: &Arc<Self>, claimed: Option<usize>) -> io::Result<()> {
+        let Some(seat) = self.threads.new_seat(self.processors.len()) else {
+            return Err(io::Error::other("as many workers as processors"));
+        };
+        if let Some(processor) = claimed {
+            seat.assign(processor);
+        }
+        let (scheduler, own) = (Arc::clone(self), Arc::clone(&seat));
+        let role = format!("worker-{}", seat.id.0);
+        let started = self.threads.spawn(&role, move || scheduler.run_worker(own));
+        if started.is_err() {
+            self.counters.thread_failures.add_one();
+            self.threads.remove_seat(&seat);
+        }
+        started
+    }
+
+    fn run_worker(self: Arc<Self>, seat: Arc<Seat>) {
+        Worker::new(&self, Arc::clone(&seat)).run();
+        if self.threads.remove_seat(&seat) {
+            self.sweep();
+        }
+    }
+
+    /// Spawns a task. If the runtime has shut down, the task is cancelled at once.
+    pub(crate) fn spawn<F>(self: &Arc<Self>, future: F, origin: Origin) -> Arc<dyn Joinable<F::Output>>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.launch(Cell::new(future, Workers(Arc::clone(self)), origin))
+    }
+
+    /// Spawns a task that the blocking pool runs.
+    pub(crate) fn spawn_blocking<F>(
+        self: &Arc<Self>,
+        future: F,
+        origin: Origin,
+    ) -> Arc<dyn Joinable<F::Output>>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.launch(Cell::new(future, Pool(Arc::clone(self)), origin))
+    }
+
+    fn launch<F, S>(&self, task: Arc<Cell<F, S>>) -> Arc<dyn Joinable<F::Output>>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+        S: Schedule,
+    {
+        self.counters.tasks_spawned.add_one();
+        match self.registry.insert(Arc::clone(&task) as _) {
+            Some(registration) => {
+                task.register(registration);
+                task.enqueue();
+            }
+            None => Arc::clone(&task).cancel(),
+        }
+        task
+    }
+
+    /// Queues a task: on a worker of this scheduler at its processor, elsewhere globally.
+    pub(crate) fn schedule(self: &Arc<Self>, task: TaskRef) {
+        let Some(token) = current::token(self) else {
+            return self.schedule_global(task);
+        };
+        let mut core = self.processors[token.processor].lock();
+        if core.owner != Some(token.worker) {
+            drop(core);
+            return self.schedule_global(task);
+        }
+        let waiting = core.push(task, token.place);
+        drop(core);
+        // A task that only stands in the `next` slot runs as soon as this poll ends. Between polls the
+        // worker looks at its queue next anyway.
+        if token.place == Place::Next && waiting > 0 && self.idle.processors() > 0 {
+            self.notify();
+        }
+    }
+
+    /// Queues a task globally.
+    pub(crate) fn schedule_global(self: &Arc<Self>, task: TaskRef) {
+        match self.global.push(task) {
+            Ok(()) => self.notify(),
+            // Nobody is left to run it.
+            Err(task) => task.cancel(),
+        }
+    }
+
+    /// Work was published: makes sure that a worker comes for it (README, steps N).
+    fn notify(self: &Arc<Self>) {
+        full_barrier();
+        if self.idle.wants_worker() {
+            self.wake_one();
+        }
+    }
+
+    /// Gives an idle processor to a sleeping worker, or to a new one.
+    fn wake_one(self: &Arc<Self>) {
+        match self.idle.claim() {
+            Claim::Nothing => {}
+            Claim::Worker(claimed) => self.deliver(claimed),
+            Claim::Processor(processor) => {
+                if self.start_worker(Some(processor)).is_err()
+                    && let Some(claimed) = self.idle.offer(processor)
+                {
+                    self.deliver(claimed);
+                }
+            }
+        }
+    }
+
+    fn deliver(&self, claimed: Claimed) {
+        self.counters.wakeups.add_one();
+        match claimed {
+            Claimed::Parked(seat) => seat.parker.unpark(),
+            Claimed::InPoller => {
+                self.poller.interrupt_if_after(Tick::from_nanos(0));
+            }
+        }
+    }
+
+    /// Whether any queue that others may take from has a task.
+    fn work_is_visible(&self) -> bool {
+        self.global.len() > 0 || self.processors.iter().any(|processor| processor.queue_len() > 0)
+    }
+
+    fn forget(&self, id: Id, registration: Registration) {
+        let task = self.registry.remove(id, registration);
+        assert_unlocked("drop a task");
+        drop(task);
+    }
+
+    fn panicked(&self, payload: &(dyn Any + Send)) {
+        self.counters.panics.add_one();
+        if let Some(hook) = &self.panic_hook {
+            assert_unlocked("call a panic hook");
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| hook(payload)));
+        }
+    }
+
+    /// A timer function panicked: nobody joins it, so the payload ends here.
+    pub(crate) fn report_panic(&self, payload: Box<dyn Any + Send>) {
+        self.panicked(&*payload);
+        task::drop_user_value(payload);
+    }
+
+    pub(crate) fn metrics(&self) -> Metrics {
+        let poller = self.poller.counters();
+        let mut metrics = Metrics {
+            processors: self.processors.len(),
+            idle_processors: self.idle.processors(),
+            workers: self.threads.workers(),
+            blocking_threads: self.blocking.threads(),
+            thread_failures: self.counters.thread_failures.get(),
+            tasks_alive: self.registry.len(),
+            tasks_spawned: self.counters.tasks_spawned.get(),
+            panics: self.counters.panics.get(),
+            queued: self.global.len(),
+            handoffs: self.counters.handoffs.get(),
+            parks: self.counters.parks.get(),
+            wakeups: self.counters.wakeups.get(),
+            rescues: self.counters.rescues.get(),
+            poller_polls: poller.polls,
+            poller_waits: poller.waits,
+            poller_events: poller.events,
+            poller_interrupts: poller.interrupts,
+            descriptors: self.poller.len(),
+            ..Metrics::default()
+        };
+        for processor in &self.processors {
+            let core = processor.lock();
+            let counters = core.counters;
+            metrics.timers_pending += core.timers.len();
+            metrics.queued += usize::from(core.next.is_some());
+            drop(core);
+            metrics.queued += processor.queue_len();
+            metrics.polls += counters.polls;
+            metrics.steals += counters.stolen;
+            metrics.timers_armed += counters.timers_armed;
+            metrics.timers_fired += counters.timers_fired;
+            metrics.timers_cancelled += counters.timers_cancelled;
+            metrics.timer_lateness_ns_max = metrics.timer_lateness_ns_max.max(counters.timer_lateness_ns_max);
+        }
+        metrics
+    }
+}
+
+/// Tasks that run on the workers.
+struct Workers(Arc<Scheduler>);
+
+impl Schedule for Workers {
+    fn schedule(&self, task: TaskRef) {
+        self.0.schedule(task);
+    }
+
+    fn finished(&self, id: Id, registration: Registration) {
+        self.0.forget(id, registration);
+    }
+
+    fn panicked(&self, payload: &(dyn Any + Send)) {
+        self.0.panicked(payload);
+    }
+}
+
+/// Tasks that run on the blocking pool.
+struct Pool(Arc<Scheduler>);
+
+impl Schedule for Pool {
+    fn schedule(&self, task: TaskRef) {
+        self.0.schedule_blocking(task);
+    }
+
+    fn finished(&self, id: Id, registration: Registration) {
+        self.0.forget(id, registration);
+    }
+
+    fn panicked(&self, payload: &(dyn Any + Send)) {
+        self.0.panicked(payload);
+    }
+}

@@ -1,0 +1,132 @@
+//! The monitor: a thread that watches the workers from outside and owns no processor.
+//!
+//! Every [`PERIOD`] it looks whether the poller was attended, whether timers are overdue, and whether
+//! tasks wait beside an idle processor, and wakes a worker if something was left. It sleeps for good
+//! while every processor is idle, so an idle program makes no wake-ups.
+//!
+//! Its sleep is a protocol with the workers:
+//!
+//! ```text
+//! monitor: M1 asleep = true    worker: W1 take the first processor out of the idle list
+//!          M2 full barrier             W2 full barrier
+//!          M3 all idle? park           W3 asleep? unpark the monitor
+//! ```
+//!
+//! One of the two sees the other: if M3 misses W1, then M1 comes before W3.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Scheduler, current};
+use crate::base::park::Parker;
+use crate::base::primitive::atomic::{AtomicBool, Ordering};
+use crate::base::primitive::full_barrier;
+
+/// Go's monitor takes the same time for "nobody has polled for long".
+const PERIOD: Duration = Duration::from_millis(10);
+
+pub(crate) struct Monitor {
+    parker: Parker,
+    /// Written by the monitor; taken back by the worker that wakes it.
+    asleep: AtomicBool,
+}
+
+/// What the monitor saw at its last look.
+#[derive(Default)]
+struct Look {
+    poller_polls: u64,
+    /// Polls of each processor.
+    polls: Vec<u64>,
+}
+
+impl Monitor {
+    pub(crate) fn new() -> Monitor {
+        Monitor { parker: Parker::new(), asleep: AtomicBool::new(false) }
+    }
+
+    /// A worker has taken a processor while all were idle (W2 and W3).
+    pub(crate) fn wake_if_asleep(&self) {
+        full_barrier();
+        // ordering: Relaxed load, settled by the barriers; the swap makes one waker of many.
+        if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::AcqRel) {
+            self.parker.unpark();
+        }
+    }
+
+    /// Wakes the monitor in any case; for shutdown.
+    pub(crate) fn wake(&self) {
+        self.parker.unpark();
+    }
+}
+
+impl Scheduler {
+    /// The monitor's thread.
+    pub(crate) fn run_monitor(self: &Arc<Self>) {
+        let _entered = current::enter(Arc::clone(self));
+        let mut look = Look::default();
+        loop {
+            self.rest_monitor();
+            if self.is_closing() {
+                return;
+            }
+            self.look_after(&mut look);
+        }
+    }
+
+    fn rest_monitor(&self) {
+        let monitor = &self.monitor;
+        // ordering: Relaxed, settled by the barrier (M1, M2).
+        monitor.asleep.store(true, Ordering::Relaxed);
+        full_barrier();
+        if self.idle.all_idle() && !self.is_closing() {
+            monitor.parker.park();
+        } else {
+            // ordering: Relaxed, a waker that takes it first gives a token that shortens one period.
+            monitor.asleep.store(false, Ordering::Relaxed);
+        }
+        if !self.is_closing() {
+            monitor.parker.park_timeout(PERIOD);
+        }
+    }
+
+    fn look_after(self: &Arc<Self>, look: &mut Look) {
+        let asked = self.poller.polls();
+        let unattended = !self.poller.is_attended() && asked == look.poller_polls;
+        look.poller_polls = asked;
+        let polls: Vec<u64> = self.processors.iter().map(super::processor::Processor::polls).collect();
+        let before = std::mem::replace(&mut look.polls, polls);
+
+        if self.idle.processors() == 0 {
+            // All are at work. Who waits for a descriptor should not wait for the longest of them.
+            if unattended {
+                self.poll_from_outside();
+            }
+            return;
+        }
+        let overdue = self.next_timer().saturating_add(PERIOD) < self.now();
+        let left_over = self.work_is_visible() && self.idle.wants_worker();
+        let stuck =
+            before == look.polls && self.processors.iter().any(|processor| processor.lock().next.is_some());
+        if (unattended || overdue || left_over || stuck) && self.idle.wants_worker() {
+            if left_over {
+                self.counters.rescues.add_one();
+            }
+            self.wake_one();
+        }
+    }
+
+    /// Looks at the poller without waiting; what it wakes goes to the global queue.
+    fn poll_from_outside(self: &Arc<Self>) {
+        let mut wakers = Vec::new();
+        if let Some(mut turn) = self.poller.try_turn() {
+            // An error is the next worker's to meet: it polls in earnest.
+            let _ = turn.poll_now(&mut wakers);
+        }
+        wakers.into_iter().for_each(super::task::wake);
+        // A worker that went to sleep meanwhile may have found the poller taken.
+        full_barrier();
+        if self.idle.wants_worker() && !self.poller.is_attended() {
+            self.wake_one();
+        }
+    }
+}

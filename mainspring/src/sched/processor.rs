@@ -1,0 +1,216 @@
+//! A processor: the right to run tasks, and the data that goes with it.
+//!
+//! All of it is plain data behind one lock, the core's, which is released whenever user code runs.
+//! So anybody may look in at any moment at which user code runs: to add a task or a timer, to steal,
+//! to fire what is due, or to take the processor over. Knows nothing of threads, nor of who sleeps.
+//!
+//! Invariants: `owner` is the worker that holds the processor, nobody while it is idle or on its way
+//! to another worker. The hints are written under the lock, after each change, so with the lock free
+//! they say what the core holds.
+
+use std::collections::VecDeque;
+
+use super::metrics::Counters;
+use super::task::TaskRef;
+use crate::base::clock::Tick;
+use crate::base::primitive::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::base::rank::{Rank, RankedGuard, RankedMutex};
+use crate::base::rng::Rng;
+use crate::timers::Timers;
+
+/// The number of a worker; never used twice in one scheduler.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct WorkerId(pub(crate) u64);
+
+/// Most tasks that one theft takes; what fits on the stack without thought.
+pub(crate) const STEAL_MAX: usize = 64;
+
+/// How often in a row the `next` slot may be served before the queue has its turn, so that two tasks
+/// that wake each other cannot keep the others waiting. Picked by feel; tokio uses the same.
+const NEXT_IN_A_ROW_MAX: u8 = 3;
+
+pub(crate) struct Processor {
+    core: RankedMutex<Core>,
+    /// Tasks in the queue, without the `next` slot. Written under the core's lock.
+    queue_len: AtomicUsize,
+    /// When the earliest timer is due, at the latest. Written under the core's lock.
+    next_timer: AtomicU64,
+    /// Polls begun. Written under the core's lock; one that does not move while `next` is taken
+    /// shows a worker that is stuck in a poll.
+    polls: AtomicU64,
+}
+
+pub(crate) struct Core {
+    pub(crate) owner: Option<WorkerId>,
+    /// The task that was woken last by the running one: it runs next, its data still warm.
+    pub(crate) next: Option<TaskRef>,
+    next_in_a_row: u8,
+    queue: VecDeque<TaskRef>,
+    pub(crate) timers: Timers,
+    /// After shutdown nothing would fire a timer: none is taken any more.
+    pub(crate) timers_closed: bool,
+    pub(crate) rng: Rng,
+    pub(crate) counters: Counters,
+}
+
+/// Where a task goes within a processor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Place {
+    /// It runs next; what stood there goes to the back of the queue.
+    Next,
+    /// At the back of the queue.
+    Back,
+}
+
+/// One end of the queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum End {
+    /// Where tasks are taken out.
+    Front,
+    /// Where they are added.
+    Back,
+}
+
+impl Processor {
+    pub(crate) fn new(rng: Rng) -> Processor {
+        let core = Core {
+            owner: None,
+            next: None,
+            next_in_a_row: 0,
+            queue: VecDeque::new(),
+            timers: Timers::new(),
+            timers_closed: false,
+            rng,
+            counters: Counters::default(),
+        };
+        Processor {
+            core: RankedMutex::new(Rank::Core, core),
+            queue_len: AtomicUsize::new(0),
+            next_timer: AtomicU64::new(Tick::NEVER.as_nanos()),
+            polls: AtomicU64::new(0),
+        }
+    }
+
+    #[cfg_attr(debug_assertions, track_caller)]
+    pub(crate) fn lock(&self) -> CoreGuard<'_> {
+        CoreGuard { processor: self, core: self.core.lock() }
+    }
+
+    pub(crate) fn queue_len(&self) -> usize {
+        // ordering: Relaxed, a hint; the decision to sleep is settled by `full_barrier` (sched/README).
+        self.queue_len.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn next_timer(&self) -> Tick {
+        // ordering: Relaxed, as for `queue_len`.
+        Tick::from_nanos(self.next_timer.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn polls(&self) -> u64 {
+        // ordering: Relaxed, only compared with an earlier reading.
+        self.polls.load(Ordering::Relaxed)
+    }
+}
+
+/// The lock of a core. What changes the queue or the timers goes through its methods or is followed
+/// by [`CoreGuard::publish_timers`], so that the hints are right when the lock is free.
+pub(crate) struct CoreGuard<'a> {
+    processor: &'a Processor,
+    core: RankedGuard<'a, Core>,
+}
+
+impl std::ops::Deref for CoreGuard<'_> {
+    type Target = Core;
+
+    fn deref(&self) -> &Core {
+        &self.core
+    }
+}
+
+impl std::ops::DerefMut for CoreGuard<'_> {
+    fn deref_mut(&mut self) -> &mut Core {
+        &mut self.core
+    }
+}
+
+impl CoreGuard<'_> {
+    fn publish_queue(&self) {
+        // ordering: Relaxed, pairs with `Processor::queue_len`; see there.
+        self.processor.queue_len.store(self.core.queue.len(), Ordering::Relaxed);
+    }
+
+    /// Writes the hint of the earliest timer, after the timers changed.
+    pub(crate) fn publish_timers(&self) {
+        // ordering: Relaxed, pairs with `Processor::next_timer`; see there.
+        self.processor.next_timer.store(self.core.timers.next().as_nanos(), Ordering::Relaxed);
+    }
+
+    /// Adds a task; the number of tasks that wait in the queue now.
+    pub(crate) fn push(&mut self, task: TaskRef, place: Place) -> usize {
+        match place {
+            Place::Back => self.core.queue.push_back(task),
+            Place::Next => {
+                if let Some(former) = self.core.next.replace(task) {
+                    self.core.queue.push_back(former);
+                }
+            }
+        }
+        self.publish_queue();
+        self.core.queue.len()
+    }
+
+    /// Adds tasks at one end of the queue.
+    pub(crate) fn extend(&mut self, tasks: impl Iterator<Item = TaskRef>, end: End) {
+        match end {
+            End::Back => self.core.queue.extend(tasks),
+            End::Front => tasks.for_each(|task| self.core.queue.push_front(task)),
+        }
+        self.publish_queue();
+    }
+
+    /// Takes the task that runs next.
+    pub(crate) fn pop(&mut self) -> Option<TaskRef> {
+        let core = &mut *self.core;
+        if core.next_in_a_row < NEXT_IN_A_ROW_MAX || core.queue.is_empty() {
+            if let Some(task) = core.next.take() {
+                core.next_in_a_row += u8::from(core.next_in_a_row < NEXT_IN_A_ROW_MAX);
+                return Some(task);
+            }
+        } else if let Some(task) = core.next.take() {
+            core.queue.push_back(task);
+        }
+        core.next_in_a_row = 0;
+        let task = core.queue.pop_front()?;
+        self.publish_queue();
+        Some(task)
+    }
+
+    /// Counts a poll that begins when the lock is released.
+    pub(crate) fn begin_poll(&mut self) {
+        self.core.counters.polls += 1;
+        // ordering: Relaxed, see `Processor::polls`.
+        self.processor.polls.store(self.core.counters.polls, Ordering::Relaxed);
+    }
+
+    /// Moves the older half of the queue, at most [`STEAL_MAX`], into `loot`.
+    pub(crate) fn steal_half(&mut self, loot: &mut Vec<TaskRef>) {
+        let count = self.core.queue.len().div_ceil(2).min(STEAL_MAX);
+        loot.extend(self.core.queue.drain(..count));
+        self.publish_queue();
+    }
+
+    /// Makes what stands in the `next` slot an ordinary task of the queue.
+    pub(crate) fn demote_next(&mut self) {
+        if let Some(task) = self.core.next.take() {
+            self.core.queue.push_front(task);
+            self.publish_queue();
+        }
+    }
+
+    /// Takes out every task, for shutdown.
+    pub(crate) fn take_all(&mut self) -> Vec<TaskRef> {
+        let tasks = self.core.next.take().into_iter().chain(self.core.queue.drain(..)).collect();
+        self.publish_queue();
+        tasks
+    }
+}

@@ -1,0 +1,102 @@
+//! Tasks: a future with its scheduling state and its join handle, in one allocation.
+//!
+//! Knows nothing of processors, queues or workers: where a task goes when it is woken is behind
+//! [`Schedule`], and what a queue holds is a [`Runnable`]. The parts: [`slot`] guards the future with
+//! the state word, [`cell`] puts future, output and scheduler together, [`registry`] lists the live
+//! tasks for shutdown, [`error`] says why there is no output.
+
+mod cell;
+mod error;
+mod join_handle;
+mod registry;
+mod slot;
+
+use std::any::Any;
+use std::fmt;
+use std::num::NonZeroU64;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use crate::base::primitive::plain::{AtomicU64, Ordering};
+use crate::base::rank::assert_unlocked;
+
+pub(crate) use cell::{Cell, Origin};
+pub use error::JoinError;
+pub use join_handle::{AbortHandle, JoinHandle};
+pub(crate) use registry::{Registration, Registry};
+
+/// What a run queue holds: a task, or a timer function that is due.
+pub(crate) trait Runnable: Send + Sync {
+    /// Runs it once, using up its queue entry. Gives it back if it has to be queued again at once.
+    /// Never panics.
+    fn run(self: Arc<Self>) -> Option<TaskRef>;
+
+    /// Ends it without running it, using up its queue entry. Never panics.
+    fn cancel(self: Arc<Self>);
+}
+
+/// An entry of a run queue. Owning one of a task is owning its queue entry.
+pub(crate) type TaskRef = Arc<dyn Runnable>;
+
+/// A task as its handles see it.
+pub(crate) trait Task: Runnable {
+    fn id(&self) -> Id;
+    fn is_finished(&self) -> bool;
+    /// Asks the task to end: its future is dropped on a worker, at once or when its poll returns.
+    fn abort(self: Arc<Self>);
+}
+
+/// A task as the one who waits for its output sees it.
+pub(crate) trait Joinable<T>: Task {
+    fn poll_join(&self, context: &mut Context<'_>) -> Poll<Result<T, JoinError>>;
+    /// Nobody will ask for the output any more.
+    fn detach(&self);
+    fn as_task(self: Arc<Self>) -> Arc<dyn Task>;
+}
+
+/// Where a task goes; implemented by the scheduler, and by models of it.
+pub(crate) trait Schedule: Send + Sync + 'static {
+    /// Queues a task that was woken. Called with no lock held.
+    fn schedule(&self, task: TaskRef);
+    /// The task has ended and leaves the list of live tasks.
+    fn finished(&self, id: Id, registration: Registration);
+    /// The task panicked; its error goes to who joins it.
+    fn panicked(&self, payload: &(dyn Any + Send));
+}
+
+/// The number of a task: unique in the process, in the order of spawning.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Id(NonZeroU64);
+
+impl Id {
+    pub(crate) fn next() -> Id {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        // ordering: Relaxed, only uniqueness is asked for.
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        Id(NonZeroU64::new(id).expect("2^64 tasks were spawned"))
+    }
+
+    pub(crate) fn as_u64(self) -> u64 {
+        self.0.get()
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Calls a waker, which may be anybody's code. A panic is reported by the panic hook and goes no
+/// further: it must not take the caller's thread or the rest of a batch with it.
+pub(crate) fn wake(waker: Waker) {
+    assert_unlocked("call a waker");
+    let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+}
+
+/// Drops a user's value. A panic of its destructor is reported by the panic hook and goes no further.
+pub(crate) fn drop_user_value<T>(value: T) {
+    assert_unlocked("drop a user's value");
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(value)));
+}

@@ -1,0 +1,112 @@
+//! Timers on processors: arm, move, cancel, fire.
+//!
+//! The store (`crate::timers`) is plain data in a processor's core; here is what takes the lock, keeps
+//! the hint of the earliest time, and tells whoever might oversleep. A timer stays with the processor
+//! on which it was armed, wherever that goes.
+//!
+//! Who arms a timer may hold a descriptor's or a timer function's lock, so arming wakes nobody: it
+//! returns [`Earliest`], and [`Scheduler::announce_timer`] is called once nothing is held.
+
+use std::sync::Arc;
+use std::task::Waker;
+
+use super::{Scheduler, current};
+use crate::base::clock::Tick;
+use crate::base::primitive::full_barrier;
+use crate::timers::{Due, Earliest, Id};
+
+/// Most timers that one pass fires before tasks have their turn again, so that a hundred thousand
+/// timers of one instant do not keep a ready task waiting. Picked by feel.
+pub(crate) const FIRE_MAX: usize = 128;
+
+impl Scheduler {
+    pub(crate) fn now(&self) -> Tick {
+        self.clock.now()
+    }
+
+    /// Arms a timer that wakes `waker` at `at` or as soon as possible after it. On a worker it goes to
+    /// the worker's processor, elsewhere to one chosen by the thread.
+    ///
+    /// # Errors
+    ///
+    /// Gives the waker back if the runtime has shut down.
+    pub(crate) fn arm(&self, at: Tick, waker: Waker) -> Result<(Id, Earliest), Waker> {
+        let token = current::token(self);
+        let store = token.map_or_else(|| current::spread() % self.processors.len(), |token| token.processor);
+        let mut core = self.processors[store].lock();
+        if core.timers_closed {
+            drop(core);
+            return Err(waker);
+        }
+        let (key, earliest) = core.timers.insert(at, waker);
+        core.counters.timers_armed += 1;
+        core.publish_timers();
+        Ok((Id { store: store as u32, key }, earliest))
+    }
+
+    /// Moves a pending timer; `None` if it has fired or was cancelled.
+    pub(crate) fn reset_timer(&self, id: Id, at: Tick) -> Option<Earliest> {
+        let mut core = self.processors[id.store as usize].lock();
+        let earliest = core.timers.reset(id.key, at);
+        core.publish_timers();
+        earliest
+    }
+
+    /// Takes a pending timer out; its waker is for the caller to drop with nothing held. `None` if it
+    /// has fired or was cancelled.
+    #[must_use]
+    pub(crate) fn cancel_timer(&self, id: Id) -> Option<Waker> {
+        let mut core = self.processors[id.store as usize].lock();
+        let waker = core.timers.remove(id.key)?;
+        core.counters.timers_cancelled += 1;
+        core.publish_timers();
+        Some(waker)
+    }
+
+    /// Gives a pending timer another waker; the former one, or `waker` itself if the timer has fired or
+    /// was cancelled, is for the caller to drop with nothing held.
+    pub(crate) fn replace_timer_waker(&self, id: Id, waker: Waker) -> Result<Waker, Waker> {
+        self.processors[id.store as usize].lock().timers.replace_waker(id.key, waker)
+    }
+
+    /// Tells whoever sleeps beyond a timer that was armed or moved earlier (README, steps T).
+    pub(crate) fn announce_timer(self: &Arc<Self>, earliest: Earliest) {
+        let Earliest::Moved(at) = earliest else { return };
+        full_barrier();
+        if self.poller.interrupt_if_after(at) {
+            return;
+        }
+        // Nobody sits in the poller beyond `at`. A worker that arms a timer comes back to it; if the
+        // timer came from elsewhere, and nobody sits in the poller at all, an idle worker has to.
+        if !self.poller.is_attended() && current::token(self).is_none() && self.idle.wants_worker() {
+            self.wake_one();
+        }
+    }
+
+    /// The earliest timer of all processors.
+    pub(crate) fn next_timer(&self) -> Tick {
+        self.processors.iter().map(super::processor::Processor::next_timer).min().unwrap_or(Tick::NEVER)
+    }
+
+    /// Takes due timers of one processor, at most [`FIRE_MAX`], for the caller to wake. Looks at the
+    /// clock and takes the lock only if something may be due.
+    pub(crate) fn take_due(&self, processor: usize, due: &mut Vec<Due>) {
+        let processor = &self.processors[processor];
+        let next = processor.next_timer();
+        if next == Tick::NEVER {
+            return;
+        }
+        let now = self.now();
+        if next > now {
+            return;
+        }
+        let mut core = processor.lock();
+        core.timers.take_due(now, FIRE_MAX, due);
+        core.publish_timers();
+        core.counters.timers_fired += due.len() as u64;
+        if let Some(first) = due.first() {
+            let late = u64::try_from(now.saturating_since(first.at).as_nanos()).unwrap_or(u64::MAX);
+            core.counters.timer_lateness_ns_max = core.counters.timer_lateness_ns_max.max(late);
+        }
+    }
+}

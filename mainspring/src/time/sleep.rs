@@ -1,0 +1,161 @@
+//! Waiting until a point in time.
+//!
+//! Invariant: readiness is decided by the clock alone, so a sleep cannot be due and pending; the timer
+//! is only there to have the sleep polled. A timer that has fired or gone with its runtime leaves a
+//! stale id, which does no harm.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use super::Instant;
+use crate::base::clock::Tick;
+use crate::runtime::{current_or_ambient, other_than};
+use crate::sched::task::drop_user_value;
+use crate::sched::{Scheduler, current};
+use crate::timers::Id;
+
+/// Waits until `duration` has passed.
+///
+/// It works anywhere, also on other executors. A zero duration is ready at the first poll,
+/// [`Duration::MAX`] never.
+///
+/// # Cancel safety
+///
+/// Dropping it takes its timer away; nothing can be lost.
+///
+/// # Examples
+///
+/// ```
+/// use mainspring::time::{Duration, Instant, sleep};
+///
+/// # mainspring::block_on(async {
+/// let start = Instant::now();
+/// sleep(Duration::from_micros(50)).await;
+/// assert!(start.elapsed() >= Duration::from_micros(50));
+/// # });
+/// ```
+pub fn sleep(duration: Duration) -> Sleep {
+    sleep_until(Instant::now() + duration)
+}
+
+/// Waits until `deadline`; see [`sleep`].
+pub fn sleep_until(deadline: Instant) -> Sleep {
+    Sleep { deadline: deadline.tick(), armed: None }
+}
+
+/// The future of [`sleep`] and [`sleep_until`]. It needs no pinning.
+#[must_use = "futures do nothing unless polled"]
+pub struct Sleep {
+    deadline: Tick,
+    armed: Option<Armed>,
+}
+
+/// A timer in some runtime's store.
+struct Armed {
+    scheduler: Arc<Scheduler>,
+    id: Id,
+    /// What the timer wakes, kept here so that a poll with the same waker takes no lock.
+    waker: Waker,
+}
+
+impl Sleep {
+    /// When it ends.
+    pub fn deadline(&self) -> Instant {
+        Instant::from_tick(self.deadline)
+    }
+
+    /// Whether it is over.
+    pub fn is_elapsed(&self) -> bool {
+        let now = match &self.armed {
+            Some(armed) => armed.scheduler.now(),
+            None => current::now(),
+        };
+        now >= self.deadline
+    }
+
+    /// Moves its end, also if it is over. A task that waits for it is woken at the new time; moving it
+    /// later costs no more than a store.
+    pub fn reset(&mut self, deadline: Instant) {
+        self.deadline = deadline.tick();
+        if let Some(armed) = &self.armed {
+            match armed.scheduler.reset_timer(armed.id, self.deadline) {
+                Some(earliest) => armed.scheduler.announce_timer(earliest),
+                // It had fired, and whoever waits has been woken: the next poll arms another one.
+                None => self.disarm(),
+            }
+        }
+    }
+
+    fn disarm(&mut self) {
+        if let Some(Armed { scheduler, id, waker }) = self.armed.take() {
+            let cancelled = scheduler.cancel_timer(id);
+            drop_user_value((cancelled, waker));
+        }
+    }
+
+    /// Arms a timer on the runtime at hand, or on another one if that has shut down.
+    fn arm(&mut self, waker: &Waker) {
+        let mut scheduler = current_or_ambient();
+        loop {
+            match scheduler.arm(self.deadline, waker.clone()) {
+                Ok((id, earliest)) => {
+                    scheduler.announce_timer(earliest);
+                    self.armed = Some(Armed { scheduler, id, waker: waker.clone() });
+                    return;
+                }
+                Err(unused) => {
+                    drop_user_value(unused);
+                    scheduler = other_than(&scheduler);
+                }
+            }
+        }
+    }
+
+    /// Makes sure that the armed timer wakes `waker`. False if there is no such timer any more.
+    fn rewake(&mut self, waker: &Waker) -> bool {
+        let Some(armed) = &mut self.armed else { return false };
+        if armed.scheduler.is_closing() {
+            return false;
+        }
+        if armed.waker.will_wake(waker) {
+            return true;
+        }
+        let former = armed.scheduler.replace_timer_waker(armed.id, waker.clone());
+        let replaced = former.is_ok();
+        let kept = std::mem::replace(&mut armed.waker, waker.clone());
+        drop_user_value((former, kept));
+        replaced
+    }
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.is_elapsed() {
+            self.disarm();
+            return Poll::Ready(());
+        }
+        if !self.rewake(context.waker()) {
+            self.disarm();
+            self.arm(context.waker());
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        self.disarm();
+    }
+}
+
+impl fmt::Debug for Sleep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sleep").field("deadline", &self.deadline()).finish_non_exhaustive()
+    }
+}
