@@ -8,6 +8,8 @@
 mod cell;
 mod error;
 mod join_handle;
+#[cfg(all(test, mainspring_loom))]
+mod loom_tests;
 mod registry;
 mod slot;
 
