@@ -133,9 +133,9 @@ impl Scheduler {
 
     fn run_worker(self: Arc<Self>, seat: Arc<Seat>) {
         Worker::new(&self, Arc::clone(&seat)).run();
-        if self.threads.remove_seat(&seat) {
-            self.sweep();
-        }
+        // Before it counts as ended: who waits for the workers also waits for what is dropped here.
+        self.sweep();
+        self.threads.remove_seat(&seat);
     }
 
     /// Spawns a task. If the runtime has shut down, the task is cancelled at once.
