@@ -149,10 +149,18 @@ mod held {
 
     type Slot = Option<(Rank, &'static Location<'static>)>;
 
+    #[cfg(not(mainspring_loom))]
     thread_local! {
         /// What this thread holds. Plain cells without a destructor, so that locks work while the
         /// thread's other values are being destroyed.
         static HELD: [Cell<Slot>; DEPTH_MAX] = const { [const { Cell::new(None) }; DEPTH_MAX] };
+    }
+
+    // All threads of a model run on one thread of the system, so each needs a list of its own here
+    // as well.
+    #[cfg(mainspring_loom)]
+    loom::thread_local! {
+        static HELD: [Cell<Slot>; DEPTH_MAX] = [const { Cell::new(None) }; DEPTH_MAX];
     }
 
     /// One line of the list of locks held; dropping it takes the line out.
