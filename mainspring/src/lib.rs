@@ -3,6 +3,8 @@
 #![allow(dead_code)]
 
 mod base;
+pub mod compat;
+pub mod net;
 mod poll;
 pub mod runtime;
 mod sched;
