@@ -256,7 +256,7 @@ impl Scheduler {
         self.counters.panics.add_one();
         if let Some(hook) = &self.panic_hook {
             assert_unlocked("call a panic hook");
-            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| hook(payload)));
+            task::contain(|| hook(payload));
         }
     }
 
