@@ -441,7 +441,7 @@ fn everything_is_dropped_exactly_once() {
         }
     }
     runtime.block_on(async {
-        for handle in handles.into_iter().filter(|handle| handle.is_finished()) {
+        for handle in handles.into_iter().filter(JoinHandle::is_finished) {
             drop(handle.await);
         }
     });
@@ -755,7 +755,7 @@ fn a_set_aborts_its_tasks_when_told_to_and_when_dropped() {
                 let counted = dropped.on_drop();
                 set.spawn(async move {
                     let _counted = counted;
-                    pending().await
+                    pending::<()>().await;
                 });
             }
         };
@@ -819,7 +819,7 @@ fn joining_a_whole_set_passes_a_panic_on_and_aborts_the_others() {
             let mut set = JoinSet::new();
             set.spawn(async move {
                 let _counted = counted;
-                pending().await
+                pending::<()>().await;
             });
             set.spawn(async { panic!("on purpose") });
             set.join_all().await;

@@ -21,7 +21,7 @@ use super::primitive::{Mutex, MutexGuard};
 /// ```text
 /// Descriptors < Side < Function < Core        a side and a timer function arm timers under their lock
 /// Registry, Idle, Global, Blocking, Threads   leaves: nothing is taken under them but Parker
-/// Join, Parker                                leaves
+/// Join, Events, Parker                        leaves
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u8)]
@@ -46,6 +46,8 @@ pub(crate) enum Rank {
     Threads,
     /// A task's output and who waits for it.
     Join,
+    /// The poller's spare buffer.
+    Events,
     /// The lock below a condition variable of a [`Parker`](super::park::Parker).
     Parker,
 }

@@ -279,14 +279,13 @@ mod tests {
     fn timeouts_are_exact_below_a_millisecond() {
         let epoll = Epoll::new().unwrap();
         check_timeouts(&epoll, Duration::from_millis(20));
-        if !epoll.coarse.load(Ordering::Relaxed) {
+        // With millisecond timeouts not one wait would be this short, on any machine.
+        let short = || {
             let start = Instant::now();
-            for _ in 0..200 {
-                wait(&epoll, Some(Duration::from_micros(20)));
-            }
-            // With millisecond timeouts it would be 200 ms at the least, on any machine.
-            assert!(start.elapsed() < Duration::from_millis(190), "{:?}", start.elapsed());
-        }
+            wait(&epoll, Some(Duration::from_micros(50)));
+            start.elapsed() < Duration::from_micros(900)
+        };
+        assert!(epoll.coarse.load(Ordering::Relaxed) || (0..1_000).any(|_| short()));
     }
 
     #[test]

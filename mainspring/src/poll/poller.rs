@@ -92,6 +92,8 @@ pub(crate) struct Poller {
     sleeping: AtomicU64,
     /// True while there is a [`Turn`]. Set by whoever gets it, cleared by its drop.
     turn: AtomicBool,
+    /// The buffer for events while there is no [`Turn`], so that not every turn allocates one.
+    events_spare: RankedMutex<Vec<Event>>,
     /// Calls of the backend's wait that returned, blocking or not. This and the next two: written by
     /// the holder of the turn, read by anybody.
     polls: AtomicU64,
@@ -140,6 +142,7 @@ impl Poller {
             table: RankedMutex::new(Rank::Descriptors, Table { sources: Slab::new(), closed: false }),
             sleeping: AtomicU64::new(NOBODY),
             turn: AtomicBool::new(false),
+            events_spare: RankedMutex::new(Rank::Events, Vec::new()),
             polls: AtomicU64::new(0),
             waits: AtomicU64::new(0),
             events: AtomicU64::new(0),
@@ -216,7 +219,7 @@ impl Poller {
     pub(crate) fn try_turn(&self) -> Option<Turn<'_>> {
         // ordering: Acquire, pairs with the Release in the drop of the turn before.
         let free = self.turn.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok();
-        free.then(|| Turn { poller: self, events: Vec::new() })
+        free.then(|| Turn { poller: self, events: std::mem::take(&mut *self.events_spare.lock()) })
     }
 
     /// For whoever has published work that is needed at the time `needed` (tick zero: in any case),
@@ -232,6 +235,7 @@ impl Poller {
         let won =
             self.sleeping.compare_exchange(until, NOTIFIED, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if won {
+            // ordering: Relaxed, only a count.
             self.interrupts.fetch_add(1, Ordering::Relaxed);
             self.backend.interrupt();
         }
@@ -251,6 +255,7 @@ impl Poller {
 
     /// How often the system was asked. A monitor that finds it unchanged for too long asks itself.
     pub(crate) fn polls(&self) -> u64 {
+        // ordering: Relaxed, only compared with an earlier reading.
         self.polls.load(Ordering::Relaxed)
     }
 
@@ -259,6 +264,7 @@ impl Poller {
         Counters {
             polls: self.polls(),
             waits: self.waits.load(Ordering::Relaxed),
+            // ordering: Relaxed, as above.
             events: self.events.load(Ordering::Relaxed),
             interrupts: self.interrupts.load(Ordering::Relaxed),
         }
@@ -313,6 +319,7 @@ impl<'a> Turn<'a> {
             return 0;
         }
         let delivered = poller.deliver(&self.events, wakers);
+        // ordering: Relaxed, only a count.
         poller.events.fetch_add(delivered as u64, Ordering::Relaxed);
         delivered
     }
@@ -320,6 +327,7 @@ impl<'a> Turn<'a> {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
+        *self.poller.events_spare.lock() = std::mem::take(&mut self.events);
         // ordering: Release, pairs with the Acquire in `try_turn`.
         self.poller.turn.store(false, Ordering::Release);
     }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use super::{Metrics, block_on, current_or_ambient};
 use crate::sched::task::JoinHandle;
-use crate::sched::task::Origin;
 use crate::sched::{Scheduler, current};
 
 /// A reference to a runtime: cheap to clone, usable from any thread. It does not keep the runtime's
@@ -71,8 +70,7 @@ impl Handle {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let origin = Origin { name: None, spawned_at: Location::caller() };
-        JoinHandle::new(self.scheduler.spawn(future, origin))
+        JoinHandle::new(self.scheduler.spawn(future, Location::caller()))
     }
 
     /// Runs a function on this runtime's blocking pool; see
@@ -83,8 +81,7 @@ impl Handle {
         F: FnOnce() -> R + Send + 'static,
         R: Send + 'static,
     {
-        let origin = Origin { name: None, spawned_at: Location::caller() };
-        JoinHandle::new(self.scheduler.spawn_blocking(async move { f() }, origin))
+        JoinHandle::new(self.scheduler.spawn_blocking(async move { f() }, Location::caller()))
     }
 
     /// A snapshot of the runtime's counters.

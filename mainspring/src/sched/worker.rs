@@ -317,7 +317,7 @@ impl<'a> Worker<'a> {
     fn sit(&mut self, processor: Option<usize>, mut turn: Turn<'_>) {
         let scheduler = self.scheduler;
         scheduler.idle.enter(processor, &self.seat, true); // S2
-        let until = scheduler.next_timer();
+        let until = scheduler.settle_next_timer();
         let announced = turn.announce(until); // S3, with the full barrier
         let now = if until == Tick::NEVER { None } else { Some(scheduler.now()) };
         if self.sees_work() || scheduler.next_timer() < until || now.is_some_and(|now| until <= now) {

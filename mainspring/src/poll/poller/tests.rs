@@ -251,31 +251,30 @@ fn one_of_many_publishers_interrupts_and_only_a_sleep_that_is_too_long() {
 
 #[test]
 fn a_thread_in_the_poller_is_woken_by_work_each_time() {
-    let poller = Poller::new().unwrap();
-    let work = AtomicUsize::new(0);
     const ROUNDS: usize = 2_000;
+    let poller = Poller::new().unwrap();
+    let (work, seen) = (AtomicUsize::new(0), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            for round in 0..ROUNDS {
-                work.store(round + 1, Ordering::Relaxed);
+            for round in 1..=ROUNDS {
+                work.store(round, Ordering::Relaxed);
                 full_barrier();
                 poller.interrupt_if_after(Tick::from_nanos(0));
-                // Every other time the next work comes while the sleeper is on its way.
-                while round % 2 == 0 && poller.counters().waits == 0 {
+                // Two come close together, then one that finds the sleeper asleep or going there.
+                while round % 3 != 0 && seen.load(Ordering::Relaxed) < round {
                     std::thread::yield_now();
                 }
             }
         });
         let mut turn = poller.try_turn().unwrap();
-        let mut seen = 0;
-        while seen < ROUNDS {
+        while seen.load(Ordering::Relaxed) < ROUNDS {
             let announced = turn.announce(Tick::NEVER);
             let now = work.load(Ordering::Relaxed);
-            if now == seen {
+            if now == seen.load(Ordering::Relaxed) {
                 assert_eq!(announced.wait(None, &mut Vec::new()).unwrap(), 0);
             } else {
-                seen = now;
                 announced.withdraw();
+                seen.store(now, Ordering::Relaxed);
             }
         }
     });

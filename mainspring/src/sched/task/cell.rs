@@ -18,16 +18,10 @@ use super::{
 use crate::base::primitive::atomic::{AtomicU64, Ordering};
 use crate::base::rank::{Rank, RankedMutex, assert_unlocked};
 
-/// Who a task is, for reports.
-#[derive(Clone, Debug)]
-pub(crate) struct Origin {
-    pub(crate) name: Option<Arc<str>>,
-    pub(crate) spawned_at: &'static Location<'static>,
-}
-
 pub(crate) struct Cell<F: Future, S: Schedule> {
     id: Id,
-    origin: Origin,
+    /// Where it was spawned, for reports.
+    spawned_at: &'static Location<'static>,
     scheduler: S,
     /// Where the task stands in the list of live tasks. Written once, before the task is queued for
     /// the first time; read by the run that ends it. All ones is the key of nothing.
@@ -52,10 +46,10 @@ where
     S: Schedule,
 {
     /// A task that is to be registered, and then queued by its first user.
-    pub(crate) fn new(future: F, scheduler: S, origin: Origin) -> Arc<Cell<F, S>> {
+    pub(crate) fn new(future: F, scheduler: S, spawned_at: &'static Location<'static>) -> Arc<Cell<F, S>> {
         Arc::new(Cell {
             id: Id::next(),
-            origin,
+            spawned_at,
             scheduler,
             registration: AtomicU64::new(u64::MAX),
             // SAFETY: the slot lives in this Arc, is private to this module, and is never moved out
@@ -156,6 +150,10 @@ where
 {
     fn id(&self) -> Id {
         self.id
+    }
+
+    fn spawned_at(&self) -> &'static Location<'static> {
+        self.spawned_at
     }
 
     fn is_finished(&self) -> bool {

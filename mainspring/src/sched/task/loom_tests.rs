@@ -67,8 +67,7 @@ impl Queue {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let origin = Origin { name: None, spawned_at: std::panic::Location::caller() };
-        let task = Cell::new(future, self.clone(), origin);
+        let task = Cell::new(future, self.clone(), std::panic::Location::caller());
         task.enqueue();
         task
     }

@@ -16,14 +16,14 @@ mod slot;
 use std::any::Any;
 use std::fmt;
 use std::num::NonZeroU64;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use crate::base::primitive::plain::{AtomicU64, Ordering};
 use crate::base::rank::assert_unlocked;
 
-pub(crate) use cell::{Cell, Origin};
+pub(crate) use cell::Cell;
 pub use error::JoinError;
 pub use join_handle::{AbortHandle, JoinHandle};
 pub(crate) use registry::{Registration, Registry};
@@ -44,6 +44,7 @@ pub(crate) type TaskRef = Arc<dyn Runnable>;
 /// A task as its handles see it.
 pub(crate) trait Task: Runnable {
     fn id(&self) -> Id;
+    fn spawned_at(&self) -> &'static Location<'static>;
     fn is_finished(&self) -> bool;
     /// Asks the task to end: its future is dropped on a worker, at once or when its poll returns.
     fn abort(self: Arc<Self>);
