@@ -53,6 +53,12 @@ impl Monitor {
         }
     }
 
+    /// Whether it sleeps for good, for reports.
+    pub(crate) fn is_asleep(&self) -> bool {
+        // ordering: Relaxed, only reported.
+        self.asleep.load(Ordering::Relaxed)
+    }
+
     /// Wakes the monitor in any case; for shutdown.
     pub(crate) fn wake(&self) {
         self.parker.unpark();
