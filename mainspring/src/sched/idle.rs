@@ -54,7 +54,7 @@ impl Seat {
         self.assigned.swap(0, Ordering::Acquire).checked_sub(1)
     }
 
-    /// The processor that waits to be taken, for reports.
+    /// The processor that waits to be taken.
     pub(crate) fn assigned(&self) -> Option<usize> {
         // ordering: Acquire, as in `take_assigned`.
         self.assigned.load(Ordering::Acquire).checked_sub(1)

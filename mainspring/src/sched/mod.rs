@@ -227,6 +227,8 @@ impl Scheduler {
         match claimed {
             Claimed::Parked(seat) => seat.parker.unpark(),
             Claimed::InPoller => {
+                // Pairs with S3: the worker sees that it was given a processor, or this sees it sit.
+                full_barrier();
                 self.poller.interrupt_if_after(Tick::from_nanos(0));
             }
         }
