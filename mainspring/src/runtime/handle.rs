@@ -12,6 +12,9 @@ use crate::sched::{Scheduler, current};
 /// A reference to a runtime: cheap to clone, usable from any thread. It does not keep the runtime's
 /// threads alive: after the [`Runtime`](super::Runtime) has been dropped, what is spawned is cancelled
 /// at once.
+///
+/// Its `Debug` form shows the runtime's state at this moment, processor by processor, for watchdogs and bug
+/// reports. What it shows is not part of the contract.
 #[derive(Clone)]
 pub struct Handle {
     scheduler: Arc<Scheduler>,
@@ -19,7 +22,7 @@ pub struct Handle {
 
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Handle").field(&Arc::as_ptr(&self.scheduler)).finish()
+        f.debug_tuple("Handle").field(&self.scheduler).finish()
     }
 }
 

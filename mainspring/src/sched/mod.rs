@@ -9,13 +9,13 @@ mod monitor;
 mod processor;
 mod search;
 mod shutdown;
+mod snapshot;
 pub(crate) mod task;
 pub(crate) mod threads;
 mod timing;
 mod worker;
 
 use std::any::Any;
-use std::fmt;
 use std::future::Future;
 use std::io;
 use std::panic::Location;
@@ -67,12 +67,6 @@ pub(crate) struct Scheduler {
     counters: SharedCounters,
     /// OPEN, CLOSING or SWEPT; see [`shutdown`]. Written by who shuts down.
     phase: AtomicU8,
-}
-
-impl fmt::Debug for Scheduler {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Scheduler").field("processors", &self.processors.len()).finish_non_exhaustive()
-    }
 }
 
 impl Scheduler {
@@ -236,6 +230,8 @@ impl Scheduler {
         match claimed {
             Claimed::Parked(seat) => seat.parker.unpark(),
             Claimed::InPoller => {
+                // Pairs with S3: the worker sees that it was given a processor, or this sees it sit.
+                full_barrier();
                 self.poller.interrupt_if_after(Tick::from_nanos(0));
             }
         }

@@ -38,6 +38,16 @@ impl Scheduler {
         self.phase.load(Ordering::Acquire) == SWEPT
     }
 
+    /// The phase in words, for reports.
+    pub(super) fn phase_name(&self) -> &'static str {
+        // ordering: Acquire, as in `is_closing`.
+        match self.phase.load(Ordering::Acquire) {
+            OPEN => "open",
+            CLOSING => "closing",
+            _ => "swept",
+        }
+    }
+
     /// Begins the end; does nothing the second time.
     fn close(self: &Arc<Self>) {
         // ordering: AcqRel, pairs with `is_closing`.

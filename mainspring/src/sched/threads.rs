@@ -107,6 +107,11 @@ impl Threads {
         self.state.lock().seats.iter().find(|seat| seat.id == id).cloned()
     }
 
+    /// The seats of all workers that are alive.
+    pub(crate) fn seats(&self) -> Vec<Arc<Seat>> {
+        self.state.lock().seats.clone()
+    }
+
     pub(crate) fn workers(&self) -> usize {
         self.state.lock().seats.len()
     }
