@@ -25,7 +25,9 @@ impl Wake for Unpark {
 /// goes to another worker first.
 pub(super) fn block_on<F: Future>(scheduler: &Arc<Scheduler>, future: F) -> F::Output {
     assert_unlocked("block on a future");
-    let _released = current::scheduler().and_then(|current| current.release_for_blocking());
+    if let Some(current) = current::scheduler() {
+        current.release_for_blocking();
+    }
     let _entered = current::enter(Arc::clone(scheduler));
     let unpark = Arc::new(Unpark(Parker::new()));
     let waker = Waker::from(Arc::clone(&unpark));

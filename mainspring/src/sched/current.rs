@@ -29,22 +29,34 @@ pub(crate) struct Token {
 struct Current {
     scheduler: RefCell<Option<Arc<Scheduler>>>,
     token: Cell<Option<Token>>,
-    is_worker: Cell<bool>,
+    /// The scheduler that this thread is a worker of; only compared.
+    worker_of: Cell<*const Scheduler>,
     budget: Cell<u32>,
     /// A number of this thread's, to spread foreign threads over the processors; 0 until it is asked for.
     spread: Cell<usize>,
 }
 
-thread_local! {
-    static CURRENT: Current = const {
+impl Current {
+    const fn new() -> Current {
         Current {
             scheduler: RefCell::new(None),
             token: Cell::new(None),
-            is_worker: Cell::new(false),
+            worker_of: Cell::new(std::ptr::null()),
             budget: Cell::new(BUDGET),
             spread: Cell::new(0),
         }
-    };
+    }
+}
+
+#[cfg(not(mainspring_loom))]
+thread_local! {
+    static CURRENT: Current = const { Current::new() };
+}
+
+// The model checker runs its threads by turns on one of the system's, so it needs its own kind.
+#[cfg(mainspring_loom)]
+loom::thread_local! {
+    static CURRENT: Current = Current::new();
 }
 
 /// A number that differs from thread to thread.
@@ -88,23 +100,15 @@ pub(crate) fn token(scheduler: &Scheduler) -> Option<Token> {
         .flatten()
 }
 
-/// Marks this thread as a worker of the scheduler that it works for, for the rest of its life.
-pub(crate) fn become_worker() {
-    let _ = CURRENT.try_with(|current| current.is_worker.set(true));
+/// Marks this thread as a worker of `scheduler`, for the rest of its life.
+pub(crate) fn become_worker(scheduler: &Scheduler) {
+    let _ = CURRENT.try_with(|current| current.worker_of.set(scheduler));
 }
 
-/// Whether this thread is a worker of `scheduler`, with a processor or without.
+/// Whether this thread is a worker of `scheduler`, with a processor or without, whatever runtime it
+/// has entered since.
 pub(crate) fn is_worker_of(scheduler: &Scheduler) -> bool {
-    CURRENT
-        .try_with(|current| {
-            current.is_worker.get()
-                && current
-                    .scheduler
-                    .borrow()
-                    .as_ref()
-                    .is_some_and(|s| std::ptr::eq(Arc::as_ptr(s), scheduler))
-        })
-        .unwrap_or(false)
+    CURRENT.try_with(|current| std::ptr::eq(current.worker_of.get(), scheduler)).unwrap_or(false)
 }
 
 pub(crate) fn set_token(token: Option<Token>) {

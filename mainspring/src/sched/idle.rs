@@ -6,7 +6,10 @@
 //! Invariants: a processor in the list has no owner. A seat is in the lists while its worker sleeps
 //! or is about to, and is taken out by exactly one party: by a claimer, who has put an assigned
 //! processor into it under the lock, or by its own worker. `searching` counts workers that hold a
-//! processor and look for work, claims on the way to their worker included.
+//! processor and look for work, claims on the way to their worker included. It is never raised for a
+//! moment by somebody who then does not search: a notifier would count on them. So whoever raises it
+//! for another thread, or has still to see whether a processor is idle, does so under the lists' lock
+//! and only once it is sure.
 
 use std::sync::Arc;
 
@@ -25,7 +28,8 @@ pub(crate) struct Seat {
     assigned: AtomicUsize,
     /// Odd while the worker runs user code. Written by the worker alone.
     activity: AtomicU64,
-    /// Whether it gave its processor up to block in a task. Written by the worker alone.
+    /// Whether it gave its processor up in the middle of user code and has not come back from there.
+    /// Written by the worker alone.
     released: AtomicBool,
 }
 
@@ -54,7 +58,8 @@ impl Seat {
         self.assigned.swap(0, Ordering::Acquire).checked_sub(1)
     }
 
-    /// The processor that waits to be taken.
+    /// The processor that waits to be taken. For the owner after the barrier of its announcement (S4),
+    /// and for reports.
     pub(crate) fn assigned(&self) -> Option<usize> {
         // ordering: Acquire, as in `take_assigned`.
         self.assigned.load(Ordering::Acquire).checked_sub(1)
@@ -171,16 +176,15 @@ impl Idle {
 
     /// Pairs an idle processor with a sleeping worker (README, N3 and N4).
     pub(crate) fn claim(&self) -> Claim {
+        let mut lists = self.lists.lock();
+        if lists.processors.is_empty() {
+            return Claim::Nothing;
+        }
         // ordering: AcqRel, pairs with `end_search`.
         if self.searching.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Relaxed).is_err() {
             return Claim::Nothing;
         }
-        let mut lists = self.lists.lock();
-        let Some(processor) = lists.processors.pop() else {
-            drop(lists);
-            self.end_search();
-            return Claim::Nothing;
-        };
+        let processor = lists.processors.pop().expect("a list that is not empty");
         self.publish(&lists);
         match lists.give(processor) {
             Some(claimed) => Claim::Worker(claimed),
@@ -188,7 +192,8 @@ impl Idle {
         }
     }
 
-    /// Puts a claimed processor back, unless a worker has come for it meanwhile.
+    /// Puts a claimed processor back, unless a worker has come for it meanwhile. The claim's search
+    /// ends under the lock, so that every worker that comes later looks after it (README, step 4).
     pub(crate) fn offer(&self, processor: usize) -> Option<Claimed> {
         let mut lists = self.lists.lock();
         if let Some(claimed) = lists.give(processor) {
@@ -196,7 +201,6 @@ impl Idle {
         }
         lists.processors.push(processor);
         self.publish(&lists);
-        drop(lists);
         self.end_search();
         None
     }
@@ -222,22 +226,44 @@ impl Idle {
         }
     }
 
-    /// A worker wakes by itself, or has found work after all: it takes an idle processor and its seat
-    /// out of the lists. If there is no processor, `keep` says whether the seat stays.
-    pub(crate) fn leave(&self, seat: &Arc<Seat>, keep: bool) -> Left {
+    /// Moves a worker that was about to park into the poller's place; false if somebody else has
+    /// taken its seat out meanwhile.
+    pub(crate) fn move_to_poller(&self, seat: &Arc<Seat>) -> bool {
+        let mut lists = self.lists.lock();
+        if !lists.contains(seat) {
+            return false;
+        }
+        debug_assert!(lists.sitter.is_none(), "two workers sit in the poller");
+        lists.remove(seat);
+        lists.sitter = Some(Arc::clone(seat));
+        true
+    }
+
+    /// A worker wakes by itself, or has found work after all: it takes an idle processor, and its
+    /// seat out of the lists.
+    pub(crate) fn leave(&self, seat: &Arc<Seat>, how: Leave) -> Left {
         let mut lists = self.lists.lock();
         if !lists.contains(seat) {
             return Left::Assigned;
         }
-        let processor = lists.processors.pop();
-        if processor.is_some() || !keep {
-            lists.remove(seat);
+        if lists.processors.is_empty() {
+            if how != Leave::IfUseful {
+                lists.remove(seat);
+            }
+            return Left::Without;
         }
+        lists.remove(seat);
+        if how != Leave::Awake {
+            self.begin_search();
+        }
+        let processor = lists.processors.pop().expect("a list that is not empty");
         self.publish(&lists);
-        match processor {
-            Some(processor) => Left::With(processor),
-            None => Left::Without,
-        }
+        Left::With(processor)
+    }
+
+    /// A worker is going to end: its seat leaves the lists, unless somebody else has taken it out.
+    pub(crate) fn withdraw(&self, seat: &Arc<Seat>) {
+        self.lists.lock().remove(seat);
     }
 
     pub(crate) fn begin_search(&self) {
@@ -276,12 +302,24 @@ impl Idle {
     }
 }
 
+/// Why a worker leaves the lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leave {
+    /// It woke. It leaves in any case.
+    Awake,
+    /// There is something to look for. It leaves in any case, and if it gets a processor, it counts
+    /// as searching.
+    Searching,
+    /// There is work, which takes a processor. If none is idle, it stays in the lists.
+    IfUseful,
+}
+
 /// How a worker left the lists.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Left {
     /// With this processor.
     With(usize),
-    /// With none.
+    /// No processor is idle.
     Without,
     /// Somebody else has taken the seat out: to assign a processor, or for shutdown.
     Assigned,

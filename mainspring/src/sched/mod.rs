@@ -216,10 +216,13 @@ impl Scheduler {
             Claim::Nothing => {}
             Claim::Worker(claimed) => self.deliver(claimed),
             Claim::Processor(processor) => {
-                if self.start_worker(Some(processor)).is_err()
-                    && let Some(claimed) = self.idle.offer(processor)
-                {
-                    self.deliver(claimed);
+                if self.start_worker(Some(processor)).is_ok() {
+                    return;
+                }
+                match self.idle.offer(processor) {
+                    Some(claimed) => self.deliver(claimed),
+                    // If every worker is blocked, nobody looks again but the monitor.
+                    None => self.monitor.wake_if_asleep(),
                 }
             }
         }
@@ -230,7 +233,7 @@ impl Scheduler {
         match claimed {
             Claimed::Parked(seat) => seat.parker.unpark(),
             Claimed::InPoller => {
-                // Pairs with S3: the worker sees that it was given a processor, or this sees it sit.
+                // Either this sees the announcement, or the worker sees what was assigned (S4).
                 full_barrier();
                 self.poller.interrupt_if_after(Tick::from_nanos(0));
             }

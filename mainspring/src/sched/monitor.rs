@@ -2,7 +2,9 @@
 //!
 //! Every [`PERIOD`] it looks whether the poller was attended, whether timers are overdue, and whether
 //! tasks wait beside an idle processor, and wakes a worker if something was left. It sleeps for good
-//! while every processor is idle, so an idle program makes no wake-ups.
+//! while every processor is idle and no task waits, so an idle program makes no wake-ups. (Tasks wait
+//! beside idle processors only if every worker is blocked and no thread can be had; then the monitor
+//! tries again.)
 //!
 //! What the idle protocol should have seen to itself is counted as a rescue, and tests ask for none:
 //! a queue that held tasks beside an idle processor at two looks in a row, nobody searching, and from which
@@ -17,7 +19,8 @@
 //!          M3 all idle? park           W3 asleep? unpark the monitor
 //! ```
 //!
-//! One of the two sees the other: if M3 misses W1, then M1 comes before W3.
+//! One of the two sees the other: if M3 misses W1, then M1 comes before W3. Who has published a task and
+//! cannot have a worker for it does W2 and W3 as well, and M3 looks for tasks.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,7 +95,7 @@ impl Scheduler {
         // ordering: Relaxed, settled by the barrier (M1, M2).
         monitor.asleep.store(true, Ordering::Relaxed);
         full_barrier();
-        if self.idle.all_idle() && !self.is_closing() {
+        if self.idle.all_idle() && !self.work_is_visible() && !self.is_closing() {
             monitor.parker.park();
         } else {
             // ordering: Relaxed, a waker that takes it first gives a token that shortens one period.
@@ -124,8 +127,9 @@ impl Scheduler {
         let taken = self.left_over();
         let left_over = taken.iter().zip(&look.left_over).any(|(now, then)| now.is_some() && now == then);
         look.left_over = taken;
-        let stuck =
-            before == look.polls && self.processors.iter().any(|processor| processor.lock().next.is_some());
+        let stuck = self.processors.iter().zip(&look.polls).enumerate().any(|(index, (processor, polls))| {
+            before.get(index) == Some(polls) && processor.lock().next.is_some()
+        });
         if (unattended || overdue || left_over || stuck) && self.idle.wants_worker() {
             if left_over || overslept {
                 self.counters.rescues.add_one();
@@ -146,17 +150,17 @@ impl Scheduler {
     }
 
     /// Looks at the poller without waiting; what it wakes goes to the global queue.
-    fn poll_from_outside(self: &Arc<Self>) {
+    pub(super) fn poll_from_outside(self: &Arc<Self>) {
         let mut wakers = Vec::new();
         if let Some(mut turn) = self.poller.try_turn() {
             // An error is the next worker's to meet: it polls in earnest.
             let _ = turn.poll_now(&mut wakers);
         }
-        wakers.into_iter().for_each(super::task::wake);
-        // A worker that went to sleep meanwhile may have found the poller taken.
+        // A worker that went to sleep meanwhile has found the turn taken (README, P).
         full_barrier();
         if self.idle.wants_worker() && !self.poller.is_attended() {
             self.wake_one();
         }
+        wakers.into_iter().for_each(super::task::wake);
     }
 }

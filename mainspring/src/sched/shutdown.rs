@@ -49,7 +49,7 @@ impl Scheduler {
     }
 
     /// Begins the end; does nothing the second time.
-    fn close(self: &Arc<Self>) {
+    pub(super) fn close(self: &Arc<Self>) {
         // ordering: AcqRel, pairs with `is_closing`.
         if self.phase.compare_exchange(OPEN, CLOSING, Ordering::AcqRel, Ordering::Acquire).is_err() {
             return;

@@ -4,7 +4,7 @@
 //! threads do.
 //!
 //! Invariant: a worker is listed from before its thread starts until after its last step. Workers
-//! that are not blocked in a task are never more than the processors.
+//! that are not blocked in user code are no more than the processors when one is added.
 
 use std::io;
 use std::sync::{Arc, PoisonError};

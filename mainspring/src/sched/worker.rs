@@ -10,8 +10,7 @@
 
 use std::sync::Arc;
 
-use super::idle::Left;
-use super::idle::Seat;
+use super::idle::{Leave, Left, Seat};
 use super::processor::{End, Place};
 use super::task::{TaskRef, wake};
 use super::{Scheduler, current};
@@ -84,7 +83,7 @@ impl<'a> Worker<'a> {
     /// A worker thread's whole life.
     pub(crate) fn run(mut self) {
         let _entered = current::enter(Arc::clone(self.scheduler));
-        current::become_worker();
+        current::become_worker(self.scheduler);
         // Without it timers are late by the thread's default slack of 50 us; nothing else depends on it.
         let _ = timer_slack();
         loop {
@@ -100,7 +99,7 @@ impl<'a> Worker<'a> {
     /// Does one thing, or finds that there is nothing to do.
     pub(crate) fn step(&mut self) -> Step {
         let Some(index) = self.processor.or_else(|| self.take_assigned()) else {
-            return if self.scheduler.may_exit() { Step::Exit } else { Step::Sleep };
+            return self.step_without_processor();
         };
         self.steps = self.steps.wrapping_add(1);
         self.fire(index);
@@ -117,6 +116,19 @@ impl<'a> Worker<'a> {
                 Step::Ran
             }
             Next::Empty => self.look_further(index),
+        }
+    }
+
+    /// A worker that has no processor runs no task. But it may be the one that sat in the poller until
+    /// a timer, and whose timer it is may be stuck: so it fires what is due.
+    fn step_without_processor(&mut self) -> Step {
+        let scheduler = self.scheduler;
+        if scheduler.may_exit() {
+            Step::Exit
+        } else if (0..scheduler.processors.len()).any(|index| self.fire(index)) {
+            Step::Ran
+        } else {
+            Step::Sleep
         }
     }
 
@@ -137,7 +149,7 @@ impl<'a> Worker<'a> {
         self.scheduler.monitor.wake_if_asleep();
     }
 
-    fn set_token(&self, place: Place) {
+    pub(super) fn set_token(&self, place: Place) {
         let worker = self.seat.id;
         current::set_token(self.processor.map(|processor| current::Token { worker, processor, place }));
     }
@@ -148,6 +160,7 @@ impl<'a> Worker<'a> {
         if self.due.is_empty() {
             return false;
         }
+        self.end_search_with_work();
         self.seat.toggle_activity();
         for due in self.due.drain(..) {
             wake(due.waker);
@@ -160,6 +173,7 @@ impl<'a> Worker<'a> {
         if self.wakers.is_empty() {
             return;
         }
+        self.end_search_with_work();
         self.seat.toggle_activity();
         self.wakers.drain(..).for_each(wake);
         self.seat.toggle_activity();
@@ -217,7 +231,8 @@ impl<'a> Worker<'a> {
         self.again = again;
     }
 
-    /// Ends the search because work was found. The last one to do so owes a look at what others have
+    /// Ends the search because work was found, before any user code runs: that may take long, and
+    /// nobody is woken while somebody searches. The last one to do so owes a look at what others have
     /// published while they counted on the search (README, N1).
     fn end_search_with_work(&mut self) {
         if std::mem::take(&mut self.searching) && self.scheduler.idle.end_search() {
@@ -266,6 +281,7 @@ impl<'a> Worker<'a> {
     /// The processor was handed off while user code ran.
     fn lose_processor(&mut self) {
         self.processor = None;
+        self.seat.set_released(false);
         self.set_token(Place::Back);
         if let Some(task) = self.again.take() {
             self.scheduler.schedule_global(task);
@@ -284,6 +300,8 @@ impl<'a> Worker<'a> {
             core.owner = None;
             return Some(index);
         }
+        drop(core);
+        self.seat.set_released(false);
         None
     }
 
@@ -307,43 +325,43 @@ impl<'a> Worker<'a> {
         }
         let processor = self.disown();
         let scheduler = self.scheduler;
-        match scheduler.poller.try_turn() {
-            Some(turn) => self.sit(processor, turn),
-            None => self.park(processor),
+        if let Some(turn) = scheduler.poller.try_turn() {
+            scheduler.idle.enter(processor, &self.seat, true); // S2
+            return self.sit(turn);
         }
+        scheduler.idle.enter(processor, &self.seat, false); // S2
+        full_barrier(); // S3
+        // Whoever had the turn may have given it back and counted on nobody to take it (README, P).
+        if let Some(turn) = scheduler.poller.try_turn()
+            && scheduler.idle.move_to_poller(&self.seat)
+        {
+            return self.sit(turn);
+        }
+        self.park();
     }
 
-    /// Sleeps in the poller until something is ready, the earliest timer is due, or there is work.
-    fn sit(&mut self, processor: Option<usize>, mut turn: Turn<'_>) {
+    /// Sleeps in the poller until something is ready, the earliest timer is due, or there is work. The
+    /// seat has left the lists before the turn ends, so that they hold one sitter at most.
+    fn sit(&mut self, mut turn: Turn<'_>) {
         let scheduler = self.scheduler;
-        scheduler.idle.enter(processor, &self.seat, true); // S2
         let until = scheduler.settle_next_timer();
         let announced = turn.announce(until); // S3, with the full barrier
         let now = if until == Tick::NEVER { None } else { Some(scheduler.now()) };
-        let due = scheduler.next_timer() < until || now.is_some_and(|now| until <= now);
-        // A claimer that came between S2 and S3 found nobody to interrupt.
-        if self.sees_work() || due || self.seat.assigned().is_some() {
-            announced.withdraw(); // S4
-            let left = self.leave_with_work(false);
-            // Only now: whoever has the turn next takes the sitter's place in the lists.
-            drop(turn);
-            if !left {
-                // All processors are at work: this worker has nothing to offer but its sleep.
-                self.park(None);
-            }
-            return;
+        let is_over = scheduler.next_timer() < until || now.is_some_and(|now| until <= now);
+        // S4. A claimer that came before the announcement has assigned a processor and interrupted
+        // nobody. Work alone is no reason to stay awake while every processor is at work: whoever gives
+        // one up looks after that.
+        if is_over || scheduler.may_exit() || self.seat.assigned().is_some() {
+            self.leave(Leave::Searching);
+            return announced.withdraw();
+        }
+        if scheduler.work_is_visible() && self.leave(Leave::IfUseful) {
+            return announced.withdraw();
         }
         scheduler.counters.parks.add_one();
         let timeout = now.map(|now| until.saturating_since(now));
         let waited = announced.wait(timeout, &mut self.wakers);
-        match scheduler.idle.leave(&self.seat, false) {
-            Left::With(index) => self.adopt(index),
-            Left::Assigned => {
-                self.take_assigned();
-            }
-            Left::Without => {}
-        }
-        // Only now, as above.
+        self.leave(Leave::Awake);
         drop(turn);
         if waited.is_err() {
             // The poller cannot be waited for, which no error that we know of can mean for long. Do
@@ -354,13 +372,11 @@ impl<'a> Worker<'a> {
     }
 
     /// Sleeps until somebody assigns a processor.
-    fn park(&mut self, processor: Option<usize>) {
+    fn park(&mut self) {
         let scheduler = self.scheduler;
-        scheduler.idle.enter(processor, &self.seat, false); // S2
-        full_barrier(); // S3
         let next_timer = scheduler.next_timer();
         let due = next_timer != Tick::NEVER && next_timer <= scheduler.now();
-        if (self.sees_work() || due) && self.leave_with_work(true) {
+        if (due || scheduler.work_is_visible()) && self.leave(Leave::IfUseful) {
             return; // S4
         }
         // Whoever sits in the poller must not oversleep what is left here.
@@ -371,53 +387,42 @@ impl<'a> Worker<'a> {
                 return;
             }
             if scheduler.may_exit() {
-                scheduler.idle.leave(&self.seat, false);
-                return;
+                return scheduler.idle.withdraw(&self.seat);
             }
             self.seat.parker.park();
         }
     }
 
-    /// Whether there is anything to wake up for, timers aside.
-    fn sees_work(&self) -> bool {
-        self.scheduler.work_is_visible() || self.scheduler.may_exit()
-    }
-
-    /// There is work after all: takes a processor and searches. False if none is idle.
-    fn leave_with_work(&mut self, keep: bool) -> bool {
-        self.scheduler.idle.begin_search();
-        match self.scheduler.idle.leave(&self.seat, keep) {
+    /// Takes the seat out of the lists, and a processor if one is idle. True if the worker has one now.
+    fn leave(&mut self, how: Leave) -> bool {
+        match self.scheduler.idle.leave(&self.seat, how) {
             Left::With(index) => {
-                self.searching = true;
+                self.searching = how != Leave::Awake;
                 self.adopt(index);
                 true
             }
-            Left::Assigned => {
-                self.scheduler.idle.end_search();
-                self.take_assigned().is_some()
-            }
-            Left::Without => {
-                self.scheduler.idle.end_search();
-                false
-            }
+            Left::Assigned => self.take_assigned().is_some(),
+            Left::Without => false,
         }
     }
 }
 
 impl Scheduler {
-    /// A worker thread is about to block in a task: its processor goes to whoever wants it. The guard
-    /// counts the worker as blocked. `None` if this thread holds no processor of this scheduler.
-    pub(crate) fn release_for_blocking(self: &Arc<Self>) -> Option<Released> {
-        let token = current::token(self)?;
+    /// A worker thread is about to block in user code: its processor goes to whoever wants it. The
+    /// worker counts as blocked until it notices that the processor is gone: it may well go on for long
+    /// in the same piece of user code after what blocked it. Does nothing if this thread holds no
+    /// processor of this scheduler.
+    pub(crate) fn release_for_blocking(self: &Arc<Self>) {
+        let Some(token) = current::token(self) else { return };
+        let Some(seat) = self.threads.seat(token.worker) else { return };
         let mut core = self.processors[token.processor].lock();
         if core.owner != Some(token.worker) {
-            return None;
+            return;
         }
         core.owner = None;
         core.demote_next();
         drop(core);
         current::set_token(None);
-        let seat = self.threads.seat(token.worker)?;
         self.counters.handoffs.add_one();
         seat.set_released(true);
         self.idle.release(token.processor);
@@ -425,18 +430,5 @@ impl Scheduler {
         if self.idle.wants_worker() {
             self.wake_one();
         }
-        Some(Released { seat })
-    }
-}
-
-/// Counts a worker as blocked until it is dropped.
-#[must_use]
-pub(crate) struct Released {
-    seat: Arc<Seat>,
-}
-
-impl Drop for Released {
-    fn drop(&mut self) {
-        self.seat.set_released(false);
     }
 }
