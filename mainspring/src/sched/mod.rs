@@ -4,6 +4,8 @@ pub(crate) mod blocking;
 pub(crate) mod current;
 mod global;
 mod idle;
+#[cfg(all(test, mainspring_loom))]
+mod loom_tests;
 pub(crate) mod metrics;
 mod monitor;
 mod processor;
