@@ -13,6 +13,8 @@ mod search;
 mod shutdown;
 mod snapshot;
 pub(crate) mod task;
+#[cfg(all(test, not(mainspring_loom)))]
+mod tests;
 pub(crate) mod threads;
 mod timing;
 mod worker;
