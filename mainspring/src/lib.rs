@@ -1,6 +1,61 @@
 //! An async runtime that never holds one of its locks while your code runs.
+//!
+//! That one rule is what mainspring is built around. A *processor*, the right to run tasks with its run
+//! queue and its timers, is plain data behind one small lock, and the lock is free whenever a task is
+//! polled, a timer function or a waker is called, or a value of yours is dropped. So no order in which your
+//! code takes its locks can deadlock with the runtime's, and a processor whose thread is stuck in your
+//! code can be taken over at any moment.
+//!
+//! # Use
+//!
+//! ```
+//! use mainspring::time::{Duration, sleep, timeout};
+//!
+//! #[mainspring::main]
+//! async fn main() {
+//!     let task = mainspring::spawn(async {
+//!         sleep(Duration::from_micros(50)).await;
+//!         "slept for 50 us"
+//!     });
+//!     assert_eq!(task.await.unwrap(), "slept for 50 us");
+//!
+//!     let never = timeout(Duration::from_millis(1), std::future::pending::<()>());
+//!     assert!(never.await.is_err());
+//! }
+//! ```
+//!
+//! Nothing needs to be set up: whatever is used outside of a runtime, in a plain thread or on another
+//! executor, attaches to the *ambient* runtime, which starts when it is first needed. The environment variable
+//! `MAINSPRING_PROCESSORS` sets its size. To choose sizes in code, or to end a runtime, build one:
+//! [`runtime::Builder`].
+//!
+//! * [`spawn`], [`task`]: tasks, their results, sets of them;
+//! * [`time`]: sleeping, timeouts, intervals, functions that run later, all to the nanosecond;
+//! * [`net`]: sockets with deadlines, which cost a store instead of a timer for each operation;
+//! * [`spawn_blocking`]: threads for code that blocks;
+//! * [`compat`]: adapters for crates that bring their own traits;
+//! * [`runtime`]: building and ending runtimes, and their counters.
+//!
+//! For channels, mutexes and semaphores, use `tokio::sync`: it needs no tokio runtime.
+//!
+//! # Features
+//!
+//! * `tokio-io`: tokio's `AsyncRead` and `AsyncWrite` on the sockets. It links tokio's traits, not its runtime.
+//! * `hyper`: hyper's `rt` traits on the sockets, and `compat::hyper`.
+//!
+//! # Implementation
+//!
+//! A runtime has a fixed number of processors. Worker threads are started when there is work for
+//! them, the first one with the runtime; one of those that are idle waits in epoll, until the earliest timer
+//! of all processors, the others are parked. A monitor thread looks every 10 ms whether something was left
+//! undone, and sleeps for good while the runtime is idle: an idle program makes no wake-ups. Threads of
+//! the blocking pool are started as they are needed and end after 10 s without a job. The protocols are
+//! described beside the code; `ARCHITECTURE.md` in the repository has the map.
+//!
+//! # Platforms
+//!
+//! Linux.
 #![deny(unsafe_code)]
-#![allow(dead_code)]
 
 mod base;
 pub mod compat;
@@ -16,15 +71,74 @@ use std::future::Future;
 
 use task::JoinHandle;
 
+/// Makes an `async fn main` the program's `main`, run on the ambient runtime, or on one with the given
+/// options: each `key = value` calls that method of [`runtime::Builder`].
+///
+/// # Panics
+///
+/// If the runtime cannot be built.
+///
+/// # Examples
+///
+/// ```
+/// #[mainspring::main(processors = 2, thread_name = "example")]
+/// async fn main() -> std::io::Result<()> {
+///     let listener = mainspring::net::TcpListener::bind("127.0.0.1:0").await?;
+///     assert_ne!(listener.local_addr()?.port(), 0);
+///     Ok(())
+/// }
+/// ```
 #[doc(inline)]
-pub use mainspring_macros::{main, test};
+pub use mainspring_macros::main;
+/// Makes an `async fn` a test with a runtime of its own, of two processors unless it is told otherwise; the
+/// options are those of [`main`](macro@main).
+///
+/// # Examples
+///
+/// ```
+/// #[mainspring::test(processors = 1)]
+/// async fn one_and_one_is_two() {
+///     assert_eq!(mainspring::spawn(async { 1 + 1 }).await.unwrap(), 2);
+/// }
+/// ```
+#[doc(inline)]
+pub use mainspring_macros::test;
 
-/// Runs a future.
+/// Runs a future on the calling thread until it is ready. Tasks that it spawns go to the runtime that
+/// the thread works for, or to the ambient one.
+///
+/// It works anywhere. In a task it blocks the task's thread, and the processor goes to another worker
+/// meanwhile.
+///
+/// # Panics
+///
+/// If the future panics, or if the ambient runtime is needed and the operating system gives no thread
+/// for it.
+///
+/// # Examples
+///
+/// ```
+/// assert_eq!(mainspring::block_on(async { 1 + 1 }), 2);
+/// ```
 pub fn block_on<F: Future>(future: F) -> F::Output {
     runtime::Handle::current().block_on(future)
 }
 
-/// Starts a task.
+/// Starts a task on the runtime that the thread works for, or on the ambient one. It runs whether or not
+/// its handle is awaited; dropping the handle detaches it.
+///
+/// A panic in a task ends that task alone, and is in the [`JoinError`](task::JoinError) of its handle.
+///
+/// # Panics
+///
+/// If the ambient runtime is needed and the operating system gives no thread for it.
+///
+/// # Examples
+///
+/// ```
+/// let task = mainspring::spawn(async { 1 + 1 });
+/// assert_eq!(mainspring::block_on(task).unwrap(), 2);
+/// ```
 #[track_caller]
 pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
 where
@@ -34,7 +148,24 @@ where
     runtime::Handle::current().spawn(future)
 }
 
-/// Runs a function on the blocking pool.
+/// Runs a function that may block on a thread of the blocking pool, which is started if none is idle. At
+/// most [`max_threads`](runtime::Builder::max_threads) run at once; what comes beyond waits its turn. If
+/// the operating system gives no thread, the threads that there are do the work.
+///
+/// [`abort`](JoinHandle::abort) works as long as the function has not begun.
+///
+/// # Panics
+///
+/// If the ambient runtime is needed and the operating system gives no thread for it.
+///
+/// # Examples
+///
+/// ```
+/// # mainspring::block_on(async {
+/// let name = mainspring::spawn_blocking(|| std::fs::read_to_string("/proc/sys/kernel/ostype")).await.unwrap()?;
+/// assert_eq!(name, "Linux\n");
+/// # std::io::Result::Ok(()) }).unwrap();
+/// ```
 #[track_caller]
 pub fn spawn_blocking<F, R>(f: F) -> JoinHandle<R>
 where

@@ -2,7 +2,7 @@
 //! crates that bring the traits use them.
 #![cfg(any(feature = "tokio-io", feature = "hyper"))]
 
-mod common;
+mod sockets;
 
 #[cfg(feature = "tokio-io")]
 mod tokio_io {
@@ -10,7 +10,7 @@ mod tokio_io {
     use std::pin::pin;
     use std::task::Poll;
 
-    use crate::common::{byte_at, is_timeout, pair, poll_once, run};
+    use crate::sockets::{byte_at, is_timeout, pair, poll_once, run};
     use mainspring::time::{Duration, Instant};
     use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
@@ -105,7 +105,7 @@ mod hyper_rt {
     use std::pin::Pin;
     use std::task::{Context, Poll};
 
-    use crate::common::{SOON, byte_at, is_timeout, pair, run, runtime};
+    use crate::sockets::{SOON, byte_at, is_timeout, pair, run, runtime};
     use http_body_util::{BodyExt, Full};
     use hyper::body::{Bytes, Incoming};
     use hyper::rt::{Executor as _, Sleep, Timer as _};

@@ -3,7 +3,7 @@
 //! That a deadline never passes early is checked exactly. How late it may pass is not the subject here: the
 //! bounds only tell late from never.
 
-mod common;
+mod sockets;
 
 use std::io;
 use std::pin::pin;
@@ -12,9 +12,9 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::thread;
 
-use common::{SOON, byte_at, eventually, fill, is_timeout, pair, poll_once, run, runtime};
 use mainspring::net::{TcpListener, TcpStream};
 use mainspring::time::{Duration, Instant, after_func, sleep, timeout};
+use sockets::{SOON, byte_at, eventually, fill, is_timeout, pair, poll_once, run, runtime};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -602,7 +602,7 @@ fn deadlines_and_functions_that_share_a_mutex_with_their_makers_do_not_deadlock(
         });
         before = now();
         thread::sleep(ms(500).min(end - Instant::now()));
-        watchdog = common::Watchdog::new(runtime.handle());
+        watchdog = sockets::Watchdog::new(runtime.handle());
     }
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     eventually("every function runs", || calls.load(Ordering::Relaxed) == armed.load(Ordering::Relaxed));

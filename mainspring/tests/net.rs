@@ -1,7 +1,7 @@
 //! TCP sockets by behaviour, deadlines aside: reading, writing, connecting, accepting, closing, and that
 //! nothing is lost and nobody waits for ever, whoever uses the sockets and wherever.
 
-mod common;
+mod sockets;
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::Shutdown;
@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::thread;
 
-use common::{SOON, byte_at, eventually, fill, foreign_block_on, pair, poll_once, run, runtime};
 use futures_util::io::{AsyncReadExt, AsyncWriteExt};
 use mainspring::net::{TcpListener, TcpStream};
 use mainspring::task::yield_now;
 use mainspring::time::{Duration, sleep, timeout};
+use sockets::{SOON, byte_at, eventually, fill, foreign_block_on, pair, poll_once, run, runtime};
 
 /// Waits until the kernel has brought over what was sent: all of it can be looked at.
 async fn arrived(stream: &TcpStream, count: usize) {
@@ -762,7 +762,7 @@ fn sockets_work_on_a_foreign_executor_and_in_plain_block_on() {
             assert_eq!(b.read(&mut [0]).await.unwrap(), 1);
         }
     }
-    let _watchdog = common::Watchdog::new(mainspring::runtime::Handle::current());
+    let _watchdog = sockets::Watchdog::new(mainspring::runtime::Handle::current());
     foreign_block_on(echo_once());
     mainspring::block_on(echo_once());
     // Made on one runtime, used on another and on none.

@@ -17,6 +17,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("mainspring/src/net/tcp/traits.rs", "hands uninitialised buffers of tokio and hyper to the kernel"),
     ("mainspring/src/poll/epoll.rs", "epoll_pwait2 and epoll_wait write into a buffer of ours"),
     ("mainspring/src/sched/task/cell.rs", "promises that a task's slot never moves"),
+    ("mainspring/src/sched/task/loom_tests.rs", "a model makes a slot of its own"),
     ("mainspring/src/sched/task/slot.rs", "polls and drops a future behind a state word"),
 ];
 

@@ -29,11 +29,6 @@ impl Rng {
         debug_assert!(bound > 0 && bound <= u32::MAX as usize);
         ((u64::from((self.next() >> 32) as u32) * bound as u64) >> 32) as usize
     }
-
-    /// A generator of its own for a part of the runtime, so that parts do not disturb one another.
-    pub(crate) fn split(&mut self) -> Rng {
-        Rng::new(self.next())
-    }
 }
 
 #[cfg(all(test, not(mainspring_loom)))]

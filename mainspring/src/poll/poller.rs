@@ -248,6 +248,23 @@ impl Poller {
         self.sleeping.load(Ordering::Relaxed) != NOBODY
     }
 
+    /// Until when a thread sits in the poller; tick zero if it is being interrupted, `None` if nobody
+    /// sits there. Of use for reports, and after a barrier.
+    pub(crate) fn sits_until(&self) -> Option<Tick> {
+        // ordering: Relaxed; the barriers P2 and S2 decide what is seen here.
+        match self.sleeping.load(Ordering::Relaxed) {
+            NOBODY => None,
+            NOTIFIED => Some(Tick::from_nanos(0)),
+            until => Some(Tick::from_nanos(until)),
+        }
+    }
+
+    /// Whether there is a [`Turn`], for reports.
+    pub(crate) fn turn_is_taken(&self) -> bool {
+        // ordering: Relaxed, only reported.
+        self.turn.load(Ordering::Relaxed)
+    }
+
     /// How many descriptors are registered.
     pub(crate) fn len(&self) -> usize {
         self.table.lock().sources.len()

@@ -58,8 +58,4 @@ impl Waiters {
     pub(crate) fn take_all(&mut self, wakers: &mut Vec<Waker>) {
         wakers.extend(self.first.take().into_iter().chain(self.rest.drain(..)).map(|(_, waker)| waker));
     }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.first.is_none() && self.rest.is_empty()
-    }
 }

@@ -7,12 +7,14 @@ use std::sync::Arc;
 
 use super::{Metrics, block_on, current_or_ambient};
 use crate::sched::task::JoinHandle;
-use crate::sched::task::Origin;
 use crate::sched::{Scheduler, current};
 
 /// A reference to a runtime: cheap to clone, usable from any thread. It does not keep the runtime's
 /// threads alive: after the [`Runtime`](super::Runtime) has been dropped, what is spawned is cancelled
 /// at once.
+///
+/// Its `Debug` form shows the runtime's state at this moment, processor by processor, for watchdogs and bug
+/// reports. What it shows is not part of the contract.
 #[derive(Clone)]
 pub struct Handle {
     scheduler: Arc<Scheduler>,
@@ -20,7 +22,7 @@ pub struct Handle {
 
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Handle").field(&Arc::as_ptr(&self.scheduler)).finish()
+        f.debug_tuple("Handle").field(&self.scheduler).finish()
     }
 }
 
@@ -71,8 +73,7 @@ impl Handle {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let origin = Origin { name: None, spawned_at: Location::caller() };
-        JoinHandle::new(self.scheduler.spawn(future, origin))
+        JoinHandle::new(self.scheduler.spawn(future, Location::caller()))
     }
 
     /// Runs a function on this runtime's blocking pool; see
@@ -83,8 +84,7 @@ impl Handle {
         F: FnOnce() -> R + Send + 'static,
         R: Send + 'static,
     {
-        let origin = Origin { name: None, spawned_at: Location::caller() };
-        JoinHandle::new(self.scheduler.spawn_blocking(async move { f() }, origin))
+        JoinHandle::new(self.scheduler.spawn_blocking(async move { f() }, Location::caller()))
     }
 
     /// A snapshot of the runtime's counters.

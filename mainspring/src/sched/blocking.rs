@@ -33,6 +33,16 @@ struct State {
     closed: bool,
 }
 
+/// The pool as it is now, for reports.
+#[allow(dead_code)] // Read by the derived `Debug` alone, which the compiler does not count as a use.
+#[derive(Debug)]
+pub(crate) struct BlockingState {
+    queued: usize,
+    threads: usize,
+    idle: usize,
+    closed: bool,
+}
+
 impl Blocking {
     pub(crate) fn new(threads_max: usize) -> Blocking {
         let state = State { queue: VecDeque::new(), threads: 0, idle: 0, closed: false };
@@ -41,6 +51,16 @@ impl Blocking {
 
     pub(crate) fn threads(&self) -> usize {
         self.state.lock().threads
+    }
+
+    pub(crate) fn state(&self) -> BlockingState {
+        let state = self.state.lock();
+        BlockingState {
+            queued: state.queue.len(),
+            threads: state.threads,
+            idle: state.idle,
+            closed: state.closed,
+        }
     }
 
     /// Lets no job in any more and gives those that no thread has taken. Threads end after their job.

@@ -17,12 +17,14 @@ pub(crate) struct Global {
 
 struct Queue {
     tasks: VecDeque<TaskRef>,
+    /// How many were ever taken out: the monitor sees by it whether anybody comes.
+    taken: u64,
     closed: bool,
 }
 
 impl Global {
     pub(crate) fn new() -> Global {
-        let queue = Queue { tasks: VecDeque::new(), closed: false };
+        let queue = Queue { tasks: VecDeque::new(), taken: 0, closed: false };
         Global { queue: RankedMutex::new(Rank::Global, queue), len: AtomicUsize::new(0) }
     }
 
@@ -48,8 +50,14 @@ impl Global {
         let mut queue = self.queue.lock();
         let count = count.min(queue.tasks.len());
         tasks.extend(queue.tasks.drain(..count));
+        queue.taken += count as u64;
         // ordering: Relaxed, pairs with `len`.
         self.len.store(queue.tasks.len(), Ordering::Relaxed);
+    }
+
+    /// How many tasks have been taken out since the beginning.
+    pub(crate) fn taken(&self) -> u64 {
+        self.queue.lock().taken
     }
 
     /// Closes the queue and gives what is in it.

@@ -54,6 +54,12 @@ impl Seat {
         self.assigned.swap(0, Ordering::Acquire).checked_sub(1)
     }
 
+    /// The processor that waits to be taken.
+    pub(crate) fn assigned(&self) -> Option<usize> {
+        // ordering: Acquire, as in `take_assigned`.
+        self.assigned.load(Ordering::Acquire).checked_sub(1)
+    }
+
     pub(crate) fn set_released(&self, released: bool) {
         // ordering: Relaxed, see `is_released`.
         self.released.store(released, Ordering::Relaxed);
@@ -97,6 +103,16 @@ struct Lists {
     parked: Vec<Arc<Seat>>,
     /// The worker that sits in the poller, or is about to.
     sitter: Option<Arc<Seat>>,
+}
+
+/// The lists as they are now, for reports.
+#[allow(dead_code)] // Read by the derived `Debug` alone, which the compiler does not count as a use.
+#[derive(Debug)]
+pub(crate) struct IdleState {
+    searching: usize,
+    idle_processors: Vec<usize>,
+    parked_workers: Vec<u64>,
+    worker_in_poller: Option<u64>,
 }
 
 /// A worker that was given a processor and must be woken.
@@ -240,6 +256,16 @@ impl Idle {
     pub(crate) fn searching(&self) -> usize {
         // ordering: Relaxed, a hint that limits how many search.
         self.searching.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn state(&self) -> IdleState {
+        let lists = self.lists.lock();
+        IdleState {
+            searching: self.searching(),
+            idle_processors: lists.processors.clone(),
+            parked_workers: lists.parked.iter().map(|seat| seat.id.0).collect(),
+            worker_in_poller: lists.sitter.as_ref().map(|seat| seat.id.0),
+        }
     }
 
     /// Every seat that sleeps, taken out without a processor; for shutdown.

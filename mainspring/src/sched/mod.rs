@@ -9,15 +9,16 @@ mod monitor;
 mod processor;
 mod search;
 mod shutdown;
+mod snapshot;
 pub(crate) mod task;
 pub(crate) mod threads;
 mod timing;
 mod worker;
 
 use std::any::Any;
-use std::fmt;
 use std::future::Future;
 use std::io;
+use std::panic::Location;
 use std::sync::Arc;
 
 use self::blocking::Blocking;
@@ -26,14 +27,13 @@ use self::idle::{Claim, Claimed, Idle, Seat};
 use self::metrics::{Metrics, SharedCounters};
 use self::monitor::Monitor;
 use self::processor::{Place, Processor};
-use self::task::{Cell, Id, Joinable, Origin, Registration, Registry, Runnable, Schedule, TaskRef};
+use self::task::{Cell, Id, Joinable, Registration, Registry, Runnable, Schedule, TaskRef};
 use self::threads::{SpawnThread, Threads};
 use self::worker::Worker;
 use crate::base::clock::{Clock, Tick};
 use crate::base::primitive::atomic::AtomicU8;
 use crate::base::primitive::full_barrier;
 use crate::base::rank::assert_unlocked;
-use crate::base::rng::Rng;
 use crate::poll::poller::Poller;
 
 /// What a scheduler is built of; time, chance, threads and the poller come from outside.
@@ -69,21 +69,14 @@ pub(crate) struct Scheduler {
     phase: AtomicU8,
 }
 
-impl fmt::Debug for Scheduler {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Scheduler").field("processors", &self.processors.len()).finish_non_exhaustive()
-    }
-}
-
 impl Scheduler {
     /// A scheduler without threads.
     pub(crate) fn new(parts: Parts) -> Arc<Scheduler> {
-        let mut rng = Rng::new(parts.seed);
         let processors = parts.processors;
         Arc::new(Scheduler {
             clock: parts.clock,
             seed: parts.seed,
-            processors: (0..processors).map(|_| Processor::new(rng.split())).collect(),
+            processors: (0..processors).map(|_| Processor::new()).collect(),
             global: Global::new(),
             idle: Idle::new(processors),
             poller: parts.poller,
@@ -123,7 +116,7 @@ impl Scheduler {
         }
         let (scheduler, own) = (Arc::clone(self), Arc::clone(&seat));
         let role = format!("worker-{}", seat.id.0);
-        let started = self.threads.spawn(&role, move || scheduler.run_worker(own));
+        let started = self.threads.spawn(&role, move || scheduler.run_worker(&own));
         if started.is_err() {
             self.counters.thread_failures.add_one();
             self.threads.remove_seat(&seat);
@@ -131,33 +124,37 @@ impl Scheduler {
         started
     }
 
-    fn run_worker(self: Arc<Self>, seat: Arc<Seat>) {
-        Worker::new(&self, Arc::clone(&seat)).run();
-        if self.threads.remove_seat(&seat) {
-            self.sweep();
-        }
+    fn run_worker(self: Arc<Self>, seat: &Arc<Seat>) {
+        Worker::new(&self, Arc::clone(seat)).run();
+        // Before it counts as ended: who waits for the workers also waits for what is dropped here.
+        self.sweep();
+        self.threads.remove_seat(seat);
     }
 
     /// Spawns a task. If the runtime has shut down, the task is cancelled at once.
-    pub(crate) fn spawn<F>(self: &Arc<Self>, future: F, origin: Origin) -> Arc<dyn Joinable<F::Output>>
+    pub(crate) fn spawn<F>(
+        self: &Arc<Self>,
+        future: F,
+        spawned_at: &'static Location<'static>,
+    ) -> Arc<dyn Joinable<F::Output>>
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        self.launch(Cell::new(future, Workers(Arc::clone(self)), origin))
+        self.launch(Cell::new(future, Workers(Arc::clone(self)), spawned_at))
     }
 
     /// Spawns a task that the blocking pool runs.
     pub(crate) fn spawn_blocking<F>(
         self: &Arc<Self>,
         future: F,
-        origin: Origin,
+        spawned_at: &'static Location<'static>,
     ) -> Arc<dyn Joinable<F::Output>>
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        self.launch(Cell::new(future, Pool(Arc::clone(self)), origin))
+        self.launch(Cell::new(future, Pool(Arc::clone(self)), spawned_at))
     }
 
     fn launch<F, S>(&self, task: Arc<Cell<F, S>>) -> Arc<dyn Joinable<F::Output>>
@@ -233,6 +230,8 @@ impl Scheduler {
         match claimed {
             Claimed::Parked(seat) => seat.parker.unpark(),
             Claimed::InPoller => {
+                // Pairs with S3: the worker sees that it was given a processor, or this sees it sit.
+                full_barrier();
                 self.poller.interrupt_if_after(Tick::from_nanos(0));
             }
         }
@@ -253,7 +252,7 @@ impl Scheduler {
         self.counters.panics.add_one();
         if let Some(hook) = &self.panic_hook {
             assert_unlocked("call a panic hook");
-            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| hook(payload)));
+            task::contain(|| hook(payload));
         }
     }
 

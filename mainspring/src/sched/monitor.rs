@@ -4,6 +4,11 @@
 //! tasks wait beside an idle processor, and wakes a worker if something was left. It sleeps for good
 //! while every processor is idle, so an idle program makes no wake-ups.
 //!
+//! What the idle protocol should have seen to itself is counted as a rescue, and tests ask for none:
+//! a queue that held tasks beside an idle processor at two looks in a row, nobody searching, and from which
+//! nothing was taken in between (at a single look, a thread may just be between queueing a task and waking
+//! a worker); and an overdue timer while somebody sits in the poller for longer.
+//!
 //! Its sleep is a protocol with the workers:
 //!
 //! ```text
@@ -37,6 +42,9 @@ struct Look {
     poller_polls: u64,
     /// Polls of each processor.
     polls: Vec<u64>,
+    /// Of each queue that had tasks beside an idle processor, the global one last, how many tasks had
+    /// been taken from it.
+    left_over: Vec<Option<u64>>,
 }
 
 impl Monitor {
@@ -51,6 +59,12 @@ impl Monitor {
         if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::AcqRel) {
             self.parker.unpark();
         }
+    }
+
+    /// Whether it sleeps for good, for reports.
+    pub(crate) fn is_asleep(&self) -> bool {
+        // ordering: Relaxed, only reported.
+        self.asleep.load(Ordering::Relaxed)
     }
 
     /// Wakes the monitor in any case; for shutdown.
@@ -97,22 +111,38 @@ impl Scheduler {
         let before = std::mem::replace(&mut look.polls, polls);
 
         if self.idle.processors() == 0 {
+            look.left_over.clear();
             // All are at work. Who waits for a descriptor should not wait for the longest of them.
             if unattended {
                 self.poll_from_outside();
             }
             return;
         }
-        let overdue = self.next_timer().saturating_add(PERIOD) < self.now();
-        let left_over = self.work_is_visible() && self.idle.wants_worker();
+        let next_timer = self.next_timer();
+        let overdue = next_timer.saturating_add(PERIOD) < self.now();
+        let overslept = overdue && self.poller.sits_until().is_some_and(|until| until > next_timer);
+        let taken = self.left_over();
+        let left_over = taken.iter().zip(&look.left_over).any(|(now, then)| now.is_some() && now == then);
+        look.left_over = taken;
         let stuck =
             before == look.polls && self.processors.iter().any(|processor| processor.lock().next.is_some());
         if (unattended || overdue || left_over || stuck) && self.idle.wants_worker() {
-            if left_over {
+            if left_over || overslept {
                 self.counters.rescues.add_one();
             }
             self.wake_one();
         }
+    }
+
+    /// Of each queue how many tasks have been taken from it, if it has tasks that nobody comes for.
+    fn left_over(&self) -> Vec<Option<u64>> {
+        let nobody_comes = self.idle.wants_worker();
+        let local = self.processors.iter().map(|processor| {
+            let counters = processor.lock().counters;
+            (processor.queue_len() > 0 && nobody_comes).then_some(counters.polls + counters.stolen)
+        });
+        let global = (self.global.len() > 0 && nobody_comes).then(|| self.global.taken());
+        local.chain([global]).collect()
     }
 
     /// Looks at the poller without waiting; what it wakes goes to the global queue.

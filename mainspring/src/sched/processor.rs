@@ -15,7 +15,6 @@ use super::task::TaskRef;
 use crate::base::clock::Tick;
 use crate::base::primitive::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::base::rank::{Rank, RankedGuard, RankedMutex};
-use crate::base::rng::Rng;
 use crate::timers::Timers;
 
 /// The number of a worker; never used twice in one scheduler.
@@ -49,7 +48,6 @@ pub(crate) struct Core {
     pub(crate) timers: Timers,
     /// After shutdown nothing would fire a timer: none is taken any more.
     pub(crate) timers_closed: bool,
-    pub(crate) rng: Rng,
     pub(crate) counters: Counters,
 }
 
@@ -72,7 +70,7 @@ pub(crate) enum End {
 }
 
 impl Processor {
-    pub(crate) fn new(rng: Rng) -> Processor {
+    pub(crate) fn new() -> Processor {
         let core = Core {
             owner: None,
             next: None,
@@ -80,7 +78,6 @@ impl Processor {
             queue: VecDeque::new(),
             timers: Timers::new(),
             timers_closed: false,
-            rng,
             counters: Counters::default(),
         };
         Processor {

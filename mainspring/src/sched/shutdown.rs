@@ -38,6 +38,16 @@ impl Scheduler {
         self.phase.load(Ordering::Acquire) == SWEPT
     }
 
+    /// The phase in words, for reports.
+    pub(super) fn phase_name(&self) -> &'static str {
+        // ordering: Acquire, as in `is_closing`.
+        match self.phase.load(Ordering::Acquire) {
+            OPEN => "open",
+            CLOSING => "closing",
+            _ => "swept",
+        }
+    }
+
     /// Begins the end; does nothing the second time.
     fn close(self: &Arc<Self>) {
         // ordering: AcqRel, pairs with `is_closing`.
@@ -87,7 +97,8 @@ impl Scheduler {
     }
 
     /// Cancels and wakes all that is left, whoever holds the processors. Called by who shuts down and by
-    /// the last worker; harmless if there is nothing.
+    /// each worker that ends, while it still counts: two at once share what there is, and whoever has
+    /// waited for the workers finds nothing half done. Harmless if there is nothing.
     pub(super) fn sweep(self: &Arc<Self>) {
         let _entered = current::enter(Arc::clone(self));
         for processor in &self.processors {

@@ -30,6 +30,19 @@ impl SpawnThread for OsThreads {
     }
 }
 
+/// Ends the process when a panic leaves one of our threads. Those of user code are caught where it is
+/// called, so such a panic is a bug of the runtime's, and to go on without the thread would be a hang.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("mainspring: a thread of the runtime panicked, which is a bug in mainspring");
+            std::process::abort();
+        }
+    }
+}
+
 pub(crate) struct Threads {
     spawner: Box<dyn SpawnThread>,
     name: String,
@@ -59,6 +72,10 @@ impl Threads {
 
     /// Starts a thread that is no worker; `role` becomes part of its name.
     pub(crate) fn spawn(&self, role: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let body = move || {
+            let _guard = AbortOnPanic;
+            body();
+        };
         self.spawner.spawn(format!("{}-{role}", self.name), Box::new(body))
     }
 
@@ -88,6 +105,11 @@ impl Threads {
     /// The seat of a worker that is alive.
     pub(crate) fn seat(&self, id: WorkerId) -> Option<Arc<Seat>> {
         self.state.lock().seats.iter().find(|seat| seat.id == id).cloned()
+    }
+
+    /// The seats of all workers that are alive.
+    pub(crate) fn seats(&self) -> Vec<Arc<Seat>> {
+        self.state.lock().seats.clone()
     }
 
     pub(crate) fn workers(&self) -> usize {

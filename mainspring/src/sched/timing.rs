@@ -19,6 +19,9 @@ use crate::timers::{Due, Earliest, Id};
 /// timers of one instant do not keep a ready task waiting. Picked by feel.
 pub(crate) const FIRE_MAX: usize = 128;
 
+/// Most timers that are re-filed before a sleep. Picked by feel.
+const SETTLE_MAX: usize = 16;
+
 impl Scheduler {
     pub(crate) fn now(&self) -> Tick {
         self.clock.now()
@@ -86,6 +89,18 @@ impl Scheduler {
     /// The earliest timer of all processors.
     pub(crate) fn next_timer(&self) -> Tick {
         self.processors.iter().map(super::processor::Processor::next_timer).min().unwrap_or(Tick::NEVER)
+    }
+
+    /// The earliest timer of all processors, for who is about to sleep until then: timers that were moved
+    /// later are re-filed first, which is cheaper than waking up for nothing.
+    pub(crate) fn settle_next_timer(&self) -> Tick {
+        let first = self.processors.iter().min_by_key(|processor| processor.next_timer());
+        if let Some(processor) = first.filter(|processor| processor.next_timer() != Tick::NEVER) {
+            let mut core = processor.lock();
+            core.timers.settle(SETTLE_MAX);
+            core.publish_timers();
+        }
+        self.next_timer()
     }
 
     /// Takes due timers of one processor, at most [`FIRE_MAX`], for the caller to wake. Looks at the

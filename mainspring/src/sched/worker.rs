@@ -317,13 +317,17 @@ impl<'a> Worker<'a> {
     fn sit(&mut self, processor: Option<usize>, mut turn: Turn<'_>) {
         let scheduler = self.scheduler;
         scheduler.idle.enter(processor, &self.seat, true); // S2
-        let until = scheduler.next_timer();
+        let until = scheduler.settle_next_timer();
         let announced = turn.announce(until); // S3, with the full barrier
         let now = if until == Tick::NEVER { None } else { Some(scheduler.now()) };
-        if self.sees_work() || scheduler.next_timer() < until || now.is_some_and(|now| until <= now) {
+        let due = scheduler.next_timer() < until || now.is_some_and(|now| until <= now);
+        // A claimer that came between S2 and S3 found nobody to interrupt.
+        if self.sees_work() || due || self.seat.assigned().is_some() {
             announced.withdraw(); // S4
+            let left = self.leave_with_work(false);
+            // Only now: whoever has the turn next takes the sitter's place in the lists.
             drop(turn);
-            if !self.leave_with_work(false) {
+            if !left {
                 // All processors are at work: this worker has nothing to offer but its sleep.
                 self.park(None);
             }
@@ -332,18 +336,19 @@ impl<'a> Worker<'a> {
         scheduler.counters.parks.add_one();
         let timeout = now.map(|now| until.saturating_since(now));
         let waited = announced.wait(timeout, &mut self.wakers);
-        drop(turn);
-        if waited.is_err() {
-            // The poller cannot be waited for, which no error that we know of can mean for long. Do
-            // not spin, and come back.
-            self.seat.parker.park_timeout(std::time::Duration::from_millis(1));
-        }
         match scheduler.idle.leave(&self.seat, false) {
             Left::With(index) => self.adopt(index),
             Left::Assigned => {
                 self.take_assigned();
             }
             Left::Without => {}
+        }
+        // Only now, as above.
+        drop(turn);
+        if waited.is_err() {
+            // The poller cannot be waited for, which no error that we know of can mean for long. Do
+            // not spin, and come back.
+            self.seat.parker.park_timeout(std::time::Duration::from_millis(1));
         }
         self.wake_all();
     }

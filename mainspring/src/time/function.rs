@@ -76,6 +76,10 @@ pub fn every(period: Duration, f: impl FnMut() + Send + 'static) -> Timer {
 }
 
 /// A function that is to run; see [`after_func`] and [`every`]. Dropping it does not stop it.
+///
+/// It keeps its function, which may be reset, as long as there is a `Timer` for it. A function that
+/// runs periodically and owns its own `Timer` is therefore never dropped, also after `stop`: let it take the
+/// timer out of itself (an `Option`) when it stops it.
 #[derive(Clone)]
 pub struct Timer {
     function: Arc<Function>,
@@ -170,12 +174,15 @@ impl Function {
         {
             return (earliest, Some(waker));
         }
-        match self.scheduler.arm(at, waker) {
+        // A runtime that is closing may still take timers, but the function may have been cancelled
+        // already, and nobody would do so again.
+        let armed = if self.scheduler.is_closing() { Err(waker) } else { self.scheduler.arm(at, waker) };
+        match armed {
             Ok((id, earliest)) => {
                 state.id = Some(id);
                 (earliest, None)
             }
-            // The runtime has shut down: nothing will run.
+            // Nothing will run.
             Err(unused) => {
                 state.when = None;
                 state.id = None;
@@ -219,7 +226,11 @@ impl Function {
             Action::Once(f) => catch_unwind(AssertUnwindSafe(f)),
             Action::Many(mut f) => {
                 let result = catch_unwind(AssertUnwindSafe(&mut f));
-                self.state.lock().action = Some(Action::Many(f));
+                if self.scheduler.is_closing() {
+                    drop_user_value(f);
+                } else {
+                    self.state.lock().action = Some(Action::Many(f));
+                }
                 result
             }
         };
@@ -253,6 +264,8 @@ impl Runnable for Function {
         if let Some(action) = self.claim() {
             self.call(action);
         }
+        // The last reference drops the user's function.
+        drop_user_value(self);
         None
     }
 

@@ -41,13 +41,17 @@ pub fn interval_at(start: Instant, period: Duration) -> Interval {
     Interval { sleep: sleep_until(start), period, behavior: MissedTickBehavior::Burst }
 }
 
-/// What an [`Interval`] does when ticks were missed, because nobody asked in time. As in tokio.
+/// Later than this, a tick counts as missed even if the next one is not due yet; as in tokio.
+const LATE: Duration = Duration::from_millis(5);
+
+/// What an [`Interval`] does when ticks were missed, because nobody asked in time: a tick is taken
+/// when the next one is due already, or more than 5 ms late. As in tokio.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum MissedTickBehavior {
     /// The missed ticks come one after the other at once, until the interval has caught up.
     #[default]
     Burst,
-    /// The next tick comes a period after the late one was taken.
+    /// The next tick comes a period after the late one was taken, and the others after that.
     Delay,
     /// The missed ticks are left out; the next one comes at the next multiple of the period.
     Skip,
@@ -78,18 +82,18 @@ impl Interval {
         let tick = self.sleep.deadline();
         let next = tick + self.period;
         let now = Instant::now();
-        let next = if next > now { next } else { self.after_missed(next, now) };
-        self.sleep.reset(next);
+        let missed = now >= next || now - tick > LATE;
+        self.sleep.reset(if missed { self.after_missed(tick, now) } else { next });
         Poll::Ready(tick)
     }
 
-    /// The tick that follows when `next` has already passed.
-    fn after_missed(&self, next: Instant, now: Instant) -> Instant {
+    /// The tick that follows `tick`, which is taken late, `now`.
+    fn after_missed(&self, tick: Instant, now: Instant) -> Instant {
         match self.behavior {
-            MissedTickBehavior::Burst => next,
+            MissedTickBehavior::Burst => tick + self.period,
             MissedTickBehavior::Delay => now + self.period,
             MissedTickBehavior::Skip => {
-                let into = (now - next).as_nanos() % self.period.as_nanos();
+                let into = (now - tick).as_nanos() % self.period.as_nanos();
                 // It fits, since `into` is less than a time that has passed.
                 let into = Duration::from_nanos(u64::try_from(into).unwrap_or(u64::MAX));
                 now + (self.period - into)

@@ -92,8 +92,8 @@ impl Sleep {
 
     fn disarm(&mut self) {
         if let Some(Armed { scheduler, id, waker }) = self.armed.take() {
-            let cancelled = scheduler.cancel_timer(id);
-            drop_user_value((cancelled, waker));
+            drop_user_value(scheduler.cancel_timer(id));
+            drop_user_value(waker);
         }
     }
 
@@ -127,7 +127,8 @@ impl Sleep {
         let former = armed.scheduler.replace_timer_waker(armed.id, waker.clone());
         let replaced = former.is_ok();
         let kept = std::mem::replace(&mut armed.waker, waker.clone());
-        drop_user_value((former, kept));
+        drop_user_value(former);
+        drop_user_value(kept);
         replaced
     }
 }

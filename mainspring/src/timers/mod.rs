@@ -104,12 +104,13 @@ impl Timers {
     }
 
     /// The true time of a timer, `None` if it was taken or removed.
+    #[cfg(test)]
     pub(crate) fn deadline(&self, key: Key) -> Option<Tick> {
         self.entries.get(key).map(|entry| entry.order.at)
     }
 
-    /// Whom a timer wakes, to see whether a new waker is needed at all; `None` if it was taken or
-    /// removed.
+    /// Whom a timer wakes; `None` if it was taken or removed.
+    #[cfg(test)]
     pub(crate) fn waker(&self, key: Key) -> Option<&Waker> {
         self.entries.get(key).map(|entry| &entry.waker)
     }

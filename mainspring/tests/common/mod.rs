@@ -1,132 +1,168 @@
-//! What the tests of sockets share: a runtime under a watchdog, pairs of streams, looking at a future once.
-#![allow(dead_code, reason = "each test program uses its own part of it")]
+//! What the stress tests share: a watchdog that shows the runtimes' state when a test hangs, an ear for
+//! panics that no test may have, and a seeded generator.
+#![allow(dead_code, reason = "each test file uses its own part")]
 
-use std::future::Future;
-use std::io::{self, Write};
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
-use std::time::Duration;
+use std::panic::PanicHookInfo;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use mainspring::net::{TcpListener, TcpStream};
-use mainspring::runtime::{Builder, Handle, Runtime};
+use mainspring::runtime::Handle;
 
-/// After this long a test hangs.
+/// How long one step of a test may take before it counts as hung.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Longer than anything takes here that is not stuck, for what must happen soon.
-pub(crate) const SOON: Duration = Duration::from_secs(30);
+/// What planted panics begin with. Every other panic on a thread of a runtime fails the test.
+pub const EXPECTED: &str = "expected:";
 
-/// Ends the process, and says what the runtime was doing, if it is not dropped in time.
-pub(crate) struct Watchdog {
-    _alive: Sender<()>,
+/// How many times as long as usual the stress tests run: the environment's `MAINSPRING_SOAK`.
+pub fn soak() -> f64 {
+    std::env::var("MAINSPRING_SOAK").map_or(1.0, |text| text.parse().expect("MAINSPRING_SOAK is a number"))
+}
+
+/// Aborts the process, with the state of the watched runtimes, when a step takes too long. At its
+/// end the test fails if any thread has panicked with what was not expected.
+pub struct Watchdog {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    step: String,
+    until: Instant,
+    watched: Vec<Handle>,
+    done: bool,
 }
 
 impl Watchdog {
-    pub(crate) fn new(handle: Handle) -> Watchdog {
-        let name = thread::current().name().unwrap_or("a test").to_owned();
-        let (alive, watched) = channel();
-        thread::spawn(move || watch(&watched, &name, handle));
-        Watchdog { _alive: alive }
+    pub fn new(step: impl Into<String>) -> Watchdog {
+        listen_for_panics();
+        let state = State {
+            step: step.into(),
+            until: Instant::now() + PATIENCE,
+            watched: Vec::new(),
+            done: false,
+        };
+        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
+        thread::spawn({
+            let shared = Arc::clone(&shared);
+            move || shared.watch()
+        });
+        Watchdog { shared }
+    }
+
+    /// Begins a step, which has all the time again, and forgets what was watched.
+    pub fn step(&self, step: impl Into<String>) {
+        let mut state = self.shared.lock();
+        state.step = step.into();
+        state.until = Instant::now() + PATIENCE;
+        state.watched.clear();
+    }
+
+    /// Shows this runtime if the present step hangs.
+    pub fn watch(&self, handle: &Handle) {
+        self.shared.lock().watched.push(handle.clone());
     }
 }
 
-fn watch(watched: &Receiver<()>, name: &str, handle: Handle) {
-    if watched.recv_timeout(PATIENCE) != Err(RecvTimeoutError::Timeout) {
-        return;
-    }
-    // Not by `eprintln`, which the test harness keeps for the end that does not come.
-    let _ = writeln!(io::stderr(), "{name} hangs");
-    // On a thread of its own: if a lock is what hangs, this does too.
-    thread::spawn(move || writeln!(io::stderr(), "{:#?}", handle.metrics()));
-    thread::sleep(Duration::from_secs(2));
-    std::process::abort();
-}
-
-pub(crate) fn runtime(processors: usize) -> (Runtime, Watchdog) {
-    let runtime = Builder::new().processors(processors).build().unwrap();
-    let watchdog = Watchdog::new(runtime.handle());
-    (runtime, watchdog)
-}
-
-/// Runs a future, and the end of its runtime, under a watchdog.
-pub(crate) fn run<F: Future>(processors: usize, future: F) -> F::Output {
-    let (runtime, _watchdog) = runtime(processors);
-    let output = runtime.block_on(future);
-    drop(runtime);
-    output
-}
-
-/// Two ends of one connection.
-pub(crate) async fn pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    let (server, _) = listener.accept().await.unwrap();
-    (client, server)
-}
-
-/// Polls a future once.
-pub(crate) async fn poll_once<F: Future + ?Sized>(mut future: Pin<&mut F>) -> Poll<F::Output> {
-    std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await
-}
-
-pub(crate) fn is_timeout<T>(result: &io::Result<T>) -> bool {
-    matches!(result, Err(error) if error.kind() == io::ErrorKind::TimedOut)
-}
-
-/// Waits until `condition` holds, for what another thread does in its own time.
-pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let start = std::time::Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < SOON, "{what}");
-        thread::sleep(Duration::from_millis(1));
-    }
-}
-
-/// Somebody else's executor: the least one.
-pub(crate) fn foreign_block_on<F: Future>(future: F) -> F::Output {
-    struct Unpark(Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        self.shared.lock().done = true;
+        self.shared.changed.notify_all();
+        if !thread::panicking() {
+            assert_no_unexpected_panic();
         }
     }
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut context = Context::from_waker(&waker);
-    let mut future = std::pin::pin!(future);
-    loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
-            return output;
-        }
-        thread::park();
-    }
 }
 
-/// Writes until the socket takes no more for now; how many bytes it took.
-pub(crate) async fn fill(stream: &TcpStream) -> usize {
-    let mut sum = 0;
-    loop {
-        let chunk: Vec<u8> = (sum..sum + 65_536).map(byte_at).collect();
-        let write = std::pin::pin!(stream.write(&chunk));
-        match poll_once(write).await {
-            Poll::Ready(count) => sum += count.unwrap(),
-            // The kernel moves what it has towards the reader in its own time.
-            Poll::Pending => {
-                let settled = mainspring::time::sleep(Duration::from_millis(20));
-                settled.await;
-                let write = std::pin::pin!(stream.write(&chunk));
-                match poll_once(write).await {
-                    Poll::Ready(count) => sum += count.unwrap(),
-                    Poll::Pending => return sum,
-                }
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn watch(&self) {
+        let mut state = self.lock();
+        while !state.done {
+            let left = state.until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                eprintln!("HUNG for {PATIENCE:?}: {}", state.step);
+                let watched = std::mem::take(&mut state.watched);
+                drop(state);
+                // A lock that is never released would keep the report waiting as well.
+                thread::spawn(|| {
+                    thread::sleep(Duration::from_secs(5));
+                    eprintln!("the report hangs too");
+                    std::process::abort();
+                });
+                watched.iter().for_each(|handle| eprintln!("{handle:#?}"));
+                std::process::abort();
             }
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
 
-/// A byte that tells its place in a long stream, so that one that is lost or doubled shows.
-pub(crate) fn byte_at(place: usize) -> u8 {
-    (place % 251) as u8
+static UNEXPECTED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Notes each panic that was not planted, on whatever thread: the runtime catches those of tasks, wakers
+/// and timer functions, and a thread of its own that panics ends in silence.
+fn listen_for_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let default = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if message(info).starts_with(EXPECTED) {
+                return;
+            }
+            let note = format!("{info}");
+            UNEXPECTED.lock().unwrap_or_else(PoisonError::into_inner).push(note);
+            default(info);
+        }));
+    });
+}
+
+fn message<'a>(info: &'a PanicHookInfo<'_>) -> &'a str {
+    info.payload_as_str().unwrap_or_default()
+}
+
+pub fn assert_no_unexpected_panic() {
+    let unexpected = UNEXPECTED.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    assert!(unexpected.is_empty(), "a thread has panicked:\n{}", unexpected.join("\n"));
+}
+
+/// Steele, Lea and Flood's SplitMix64.
+pub struct Rng(pub u64);
+
+impl Rng {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `bound`.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    pub fn micros(&mut self, bound: u64) -> Duration {
+        Duration::from_micros(self.below(bound))
+    }
+
+    pub fn split(&mut self) -> Rng {
+        Rng(self.next())
+    }
+}
+
+/// Keeps the processor busy for a time, without a system call.
+pub fn spin(duration: Duration) {
+    let start = Instant::now();
+    while start.elapsed() < duration {
+        std::hint::spin_loop();
+    }
 }

@@ -1,7 +1,9 @@
 //! One allocation a task: its slot, its output and who waits for it, where it is queued.
 //!
-//! Invariants: the output is stored before the slot is DONE, so a task that says it is finished has
-//! its output ready. Future, output and wakers are dropped and called with no lock held.
+//! Invariants: the output appears and the slot becomes DONE under one hold of the join lock, so a task
+//! that says it is finished has its output ready, and one whose output was taken says that it is
+//! finished. By then its future has been dropped and it has left the list of live tasks. Future, output
+//! and wakers are dropped and called with no lock held.
 
 use std::any::Any;
 use std::future::Future;
@@ -16,16 +18,10 @@ use super::{
 use crate::base::primitive::atomic::{AtomicU64, Ordering};
 use crate::base::rank::{Rank, RankedMutex, assert_unlocked};
 
-/// Who a task is, for reports.
-#[derive(Clone, Debug)]
-pub(crate) struct Origin {
-    pub(crate) name: Option<Arc<str>>,
-    pub(crate) spawned_at: &'static Location<'static>,
-}
-
 pub(crate) struct Cell<F: Future, S: Schedule> {
     id: Id,
-    origin: Origin,
+    /// Where it was spawned, for reports.
+    spawned_at: &'static Location<'static>,
     scheduler: S,
     /// Where the task stands in the list of live tasks. Written once, before the task is queued for
     /// the first time; read by the run that ends it. All ones is the key of nothing.
@@ -50,10 +46,10 @@ where
     S: Schedule,
 {
     /// A task that is to be registered, and then queued by its first user.
-    pub(crate) fn new(future: F, scheduler: S, origin: Origin) -> Arc<Cell<F, S>> {
+    pub(crate) fn new(future: F, scheduler: S, spawned_at: &'static Location<'static>) -> Arc<Cell<F, S>> {
         Arc::new(Cell {
             id: Id::next(),
-            origin,
+            spawned_at,
             scheduler,
             registration: AtomicU64::new(u64::MAX),
             // SAFETY: the slot lives in this Arc, is private to this module, and is never moved out
@@ -89,11 +85,16 @@ where
     fn end(&self, mut run: Run<'_, F>, mut result: Result<F::Output, JoinError>) {
         assert_unlocked("drop a future");
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| run.drop_future())) {
-            let panicked = Err(self.panicked(payload));
-            drop_user_value(std::mem::replace(&mut result, panicked));
+            let mut panicked = Err(self.panicked(payload));
+            // Of two panics, the first is the one that explains the other.
+            if !matches!(&result, Err(error) if error.is_panic()) {
+                std::mem::swap(&mut result, &mut panicked);
+            }
+            drop_user_value(panicked);
         }
         // ordering: Relaxed, written before the first run.
         let registration = Registration::from_u64(self.registration.load(Ordering::Relaxed));
+        self.scheduler.finished(self.id, registration);
         let mut join = self.join.lock();
         let (waker, unwanted) = match std::mem::replace(&mut *join, Join::Closed) {
             Join::Open(waker) => {
@@ -102,9 +103,8 @@ where
             }
             _ => (None, Some(result)),
         };
-        drop(join);
         run.finish();
-        self.scheduler.finished(self.id, registration);
+        drop(join);
         if let Some(waker) = waker {
             wake(waker);
         }
@@ -150,6 +150,10 @@ where
 {
     fn id(&self) -> Id {
         self.id
+    }
+
+    fn spawned_at(&self) -> &'static Location<'static> {
+        self.spawned_at
     }
 
     fn is_finished(&self) -> bool {

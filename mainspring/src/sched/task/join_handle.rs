@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -68,7 +69,7 @@ impl<T> Drop for JoinHandle<T> {
 
 impl<T> fmt::Debug for JoinHandle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JoinHandle").field("id", &self.task.id()).finish()
+        describe(f, "JoinHandle", self.task.id(), self.task.spawned_at())
     }
 }
 
@@ -97,6 +98,10 @@ impl AbortHandle {
 
 impl fmt::Debug for AbortHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AbortHandle").field("id", &self.task.id()).finish()
+        describe(f, "AbortHandle", self.task.id(), self.task.spawned_at())
     }
+}
+
+fn describe(f: &mut fmt::Formatter<'_>, what: &str, id: Id, spawned_at: &Location<'_>) -> fmt::Result {
+    f.debug_struct(what).field("id", &id).field("spawned_at", &format_args!("{spawned_at}")).finish()
 }

@@ -8,20 +8,22 @@
 mod cell;
 mod error;
 mod join_handle;
+#[cfg(all(test, mainspring_loom))]
+mod loom_tests;
 mod registry;
 mod slot;
 
 use std::any::Any;
 use std::fmt;
 use std::num::NonZeroU64;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use crate::base::primitive::plain::{AtomicU64, Ordering};
 use crate::base::rank::assert_unlocked;
 
-pub(crate) use cell::{Cell, Origin};
+pub(crate) use cell::Cell;
 pub use error::JoinError;
 pub use join_handle::{AbortHandle, JoinHandle};
 pub(crate) use registry::{Registration, Registry};
@@ -42,6 +44,7 @@ pub(crate) type TaskRef = Arc<dyn Runnable>;
 /// A task as its handles see it.
 pub(crate) trait Task: Runnable {
     fn id(&self) -> Id;
+    fn spawned_at(&self) -> &'static Location<'static>;
     fn is_finished(&self) -> bool;
     /// Asks the task to end: its future is dropped on a worker, at once or when its poll returns.
     fn abort(self: Arc<Self>);
@@ -88,15 +91,25 @@ impl fmt::Display for Id {
     }
 }
 
-/// Calls a waker, which may be anybody's code. A panic is reported by the panic hook and goes no
-/// further: it must not take the caller's thread or the rest of a batch with it.
-pub(crate) fn wake(waker: Waker) {
-    assert_unlocked("call a waker");
-    let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+/// Runs a user's code whose panic ends here. The panic hook has reported it; it must not take the
+/// caller's thread, or the rest of a batch, with it.
+pub(crate) fn contain(f: impl FnOnce()) {
+    let Err(payload) = catch_unwind(AssertUnwindSafe(f)) else { return };
+    // The payload is the user's as well, and its destructor may panic in its turn. What that panics
+    // with is leaked: there must be an end somewhere.
+    if let Err(worse) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        let _ = Box::leak(worse);
+    }
 }
 
-/// Drops a user's value. A panic of its destructor is reported by the panic hook and goes no further.
+/// Calls a waker, which may be anybody's code. A panic goes no further.
+pub(crate) fn wake(waker: Waker) {
+    assert_unlocked("call a waker");
+    contain(|| waker.wake());
+}
+
+/// Drops a user's value. A panic of its destructor goes no further.
 pub(crate) fn drop_user_value<T>(value: T) {
     assert_unlocked("drop a user's value");
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(value)));
+    contain(|| drop(value));
 }

@@ -157,3 +157,12 @@ impl<F: Future> Run<'_, F> {
         debug_assert!(before & (RUNNING | DONE) == RUNNING);
     }
 }
+
+#[cfg(all(test, mainspring_loom))]
+impl<F> Slot<F> {
+    /// What `wake` must not be: it has the task queued although a run will see to that. For a canary.
+    pub(super) fn wake_as_if_not_running(&self) -> bool {
+        // ordering: AcqRel, as in `request`.
+        self.state.fetch_or(SCHEDULED, Ordering::AcqRel) & (SCHEDULED | DONE) == 0
+    }
+}
