@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use super::deadlines::{Deadlines, Registration};
 use crate::poll::source::{Direction, Refused, WaiterId};
@@ -23,13 +23,20 @@ pub(super) struct Descriptor<T: AsFd> {
     registration: Arc<Registration>,
 }
 
-/// What a system call moved, against what it was asked for; a stream that moved less is not ready any
-/// more.
-pub(super) trait Transfer {
-    fn is_short(&self, asked: usize) -> bool;
+/// What a system call gives: for a stream's, how many bytes it moved.
+pub(super) trait Transfer: Sized {
+    /// What it is for a call that moves no bytes and need not wait for any.
+    const NOTHING: Option<Self> = None;
+
+    /// Whether it is less than was asked for. A stream that moved less is not ready any more.
+    fn is_short(&self, _asked: usize) -> bool {
+        false
+    }
 }
 
 impl Transfer for usize {
+    const NOTHING: Option<usize> = Some(0);
+
     fn is_short(&self, asked: usize) -> bool {
         0 < *self && *self < asked
     }
@@ -62,11 +69,12 @@ impl<T: AsFd> Descriptor<T> {
     }
 
     /// Makes a system call as soon as it does not block. `asked` is how many bytes a stream's call is asked
-    /// to move, 0 for any other call. `id` is the operation's name among the waiters.
+    /// to move, `None` for any other call: one that is asked to move none does not wait, but fails after
+    /// the deadline like any other. `id` is the operation's name among the waiters.
     pub(super) fn poll_io<R: Transfer>(
         &self,
         direction: Direction,
-        asked: usize,
+        asked: Option<usize>,
         id: &mut Option<WaiterId>,
         context: &mut Context<'_>,
         mut call: impl FnMut(&T) -> io::Result<R>,
@@ -80,7 +88,7 @@ impl<T: AsFd> Descriptor<T> {
             match source.attempt(direction) {
                 Ok(attempt) => match call(self.get()) {
                     Ok(result) => {
-                        if result.is_short(asked) {
+                        if asked.is_some_and(|asked| result.is_short(asked)) {
                             source.short(direction, attempt);
                         }
                         return Poll::Ready(Ok(result));
@@ -91,7 +99,16 @@ impl<T: AsFd> Descriptor<T> {
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(error) => return Poll::Ready(Err(error)),
                 },
-                Err(Refused::NotReady) => ready!(source.poll_wait(direction, id, context))?,
+                Err(Refused::NotReady) => match R::NOTHING.filter(|_| asked == Some(0)) {
+                    Some(nothing) => return Poll::Ready(Ok(nothing)),
+                    None => match source.poll_wait(direction, id, context) {
+                        Poll::Ready(result) => result?,
+                        Poll::Pending => {
+                            current::refund_budget();
+                            return Poll::Pending;
+                        }
+                    },
+                },
                 Err(refused) => return Poll::Ready(Err(refused.into())),
             }
         }

@@ -13,7 +13,7 @@ use crate::poll::source::{Direction, WaiterId};
 pub(super) struct Operation<'a, T: AsFd, F> {
     descriptor: &'a Descriptor<T>,
     direction: Direction,
-    asked: usize,
+    asked: Option<usize>,
     id: Option<WaiterId>,
     call: F,
 }
@@ -24,7 +24,12 @@ where
     F: FnMut(&T) -> io::Result<R> + Unpin,
 {
     /// As [`Descriptor::poll_io`].
-    pub(super) fn new(descriptor: &'a Descriptor<T>, direction: Direction, asked: usize, call: F) -> Self {
+    pub(super) fn new(
+        descriptor: &'a Descriptor<T>,
+        direction: Direction,
+        asked: Option<usize>,
+        call: F,
+    ) -> Self {
         Operation { descriptor, direction, asked, id: None, call }
     }
 }

@@ -13,7 +13,8 @@ use std::time::Duration;
 pub(crate) enum Edge {
     /// There is something to read, or room to write. When it has been used up, another edge comes.
     Ready,
-    /// A hang-up or an error. It may be the last edge that ever comes, however much is left to read.
+    /// A hang-up, an error or urgent data. It may be the last edge that ever comes, however much is left
+    /// to read.
     Last,
 }
 

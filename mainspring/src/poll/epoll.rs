@@ -137,18 +137,17 @@ fn event(raw: libc::epoll_event) -> Event {
         (false, false) => None,
     };
     let both = libc::EPOLLHUP | libc::EPOLLERR;
-    Event {
-        token,
-        read: edge(any(libc::EPOLLIN), any(libc::EPOLLRDHUP | both)),
-        write: edge(any(libc::EPOLLOUT), any(both)),
-    }
+    // Reading stops at the mark of urgent data, and no edge says that there is more behind it: for what
+    // a short read means, that is as good as the last edge.
+    let reading = libc::EPOLLRDHUP | libc::EPOLLPRI | both;
+    Event { token, read: edge(any(libc::EPOLLIN), any(reading)), write: edge(any(libc::EPOLLOUT), any(both)) }
 }
 
 impl Backend for Epoll {
     fn add(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
         debug_assert_ne!(token, INTERRUPT);
-        let flags =
-            epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+        use epoll::EventFlags as Flags;
+        let flags = Flags::IN | Flags::OUT | Flags::RDHUP | Flags::PRI | Flags::ET;
         epoll::add(&self.epoll, fd, epoll::EventData::new_u64(token), flags)?;
         Ok(())
     }
@@ -244,6 +243,19 @@ mod tests {
         assert_eq!(now(&epoll), [Event { token: 7, read: Some(Edge::Last), write: Some(Edge::Ready) }]);
         drop(b);
         assert_eq!(now(&epoll), [Event { token: 7, read: Some(Edge::Last), write: Some(Edge::Last) }]);
+    }
+
+    #[test]
+    fn urgent_data_is_as_good_as_the_last_edge_for_reading() {
+        let epoll = Epoll::new().unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let a = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (b, _) = listener.accept().unwrap();
+        epoll.add(a.as_fd(), 7).unwrap();
+        now(&epoll);
+        rustix::net::send(&b, b"!", rustix::net::SendFlags::OOB).unwrap();
+        let read: Vec<_> = wait(&epoll, None).iter().map(|event| event.read).collect();
+        assert_eq!(read, [Some(Edge::Last)]);
     }
 
     #[test]

@@ -33,8 +33,9 @@
 //!
 //! **Short transfers.** A stream that gave less than was asked for is empty, and one that took less is full, so
 //! the system call that would only say EAGAIN is saved. Not so after the last edge (hang-up, half-close,
-//! error): what remains is an end of file or an error, and no further edge announces that. Hence LAST,
-//! which is never taken back.
+//! error): what remains is an end of file or an error, and no further edge announces that; nor with
+//! urgent data, at whose mark each read stops short of what lies behind it. Hence LAST, which is never
+//! taken back.
 //!
 //! **Invariant.** A side with waiters has none of READY, EXPIRED and CLOSED: whoever sets one of these takes
 //! all waiters out under the same lock. Several tasks may wait on one side; all of them are woken, one

@@ -162,3 +162,9 @@ pub(crate) fn spend_budget() -> bool {
         })
         .unwrap_or(true)
 }
+
+/// Gives back what [`spend_budget`] took for an operation that did nothing but wait. Else a task that
+/// polls more idle sockets than the budget allows would spin, and never come to the last of them.
+pub(crate) fn refund_budget() {
+    let _ = CURRENT.try_with(|current| current.budget.set((current.budget.get() + 1).min(BUDGET)));
+}

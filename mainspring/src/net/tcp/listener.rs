@@ -41,11 +41,7 @@ pub struct TcpListener {
     descriptor: Descriptor<std::net::TcpListener>,
 }
 
-impl Transfer for (TcpStreamParts, SocketAddr) {
-    fn is_short(&self, _: usize) -> bool {
-        false
-    }
-}
+impl Transfer for (TcpStreamParts, SocketAddr) {}
 
 /// An accepted socket that is not registered yet.
 struct TcpStreamParts(std::net::TcpStream);
@@ -83,14 +79,15 @@ impl TcpListener {
     /// # Errors
     ///
     /// `TimedOut` after the deadline; otherwise the system's, above all that no descriptor is left (EMFILE,
-    /// ENFILE). The connection waits then, and trying again at once fails at once: wait a little.
+    /// ENFILE). The connection waits then, and trying again at once fails at once: wait a little. If the
+    /// runtime at hand cannot take an accepted connection, as it has shut down, the connection is closed.
     ///
     /// # Cancel safety
     ///
     /// If the future is dropped, no connection has been accepted.
     pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         let (TcpStreamParts(stream), peer) =
-            Operation::new(&self.descriptor, Direction::Read, 0, accept).await?;
+            Operation::new(&self.descriptor, Direction::Read, None, accept).await?;
         Ok((TcpStream::register(stream)?, peer))
     }
 

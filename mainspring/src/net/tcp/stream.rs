@@ -33,11 +33,10 @@ pub struct TcpStream {
     descriptor: Descriptor<std::net::TcpStream>,
 }
 
-impl Transfer for () {
-    fn is_short(&self, _: usize) -> bool {
-        false
-    }
-}
+impl Transfer for () {}
+
+/// Most buffers that one system call takes (UIO_MAXIOV).
+const BUFFERS_MAX: usize = 1024;
 
 impl TcpStream {
     /// Connects to the first of the addresses that answers, trying one after the other.
@@ -71,7 +70,7 @@ impl TcpStream {
         }
         // Only now: a socket that is not connecting yet counts as hung up.
         let stream = TcpStream::register(socket.into())?;
-        Operation::new(&stream.descriptor, Direction::Write, 0, connected).await?;
+        Operation::new(&stream.descriptor, Direction::Write, None, connected).await?;
         Ok(stream)
     }
 
@@ -125,6 +124,8 @@ impl TcpStream {
     ///
     /// If the future is dropped, nothing has been read.
     pub async fn readv(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let count = buffers.len().min(BUFFERS_MAX);
+        let buffers = &mut buffers[..count];
         let asked = buffers.iter().map(|buffer| buffer.len()).sum();
         self.operate(Direction::Read, asked, |io| Ok(rustix::io::readv(io, buffers)?)).await
     }
@@ -140,7 +141,9 @@ impl TcpStream {
     /// Nothing is taken in any case.
     pub async fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
         // What was only looked at is still there: never short.
-        self.operate(Direction::Read, 0, |io| recv_into(io, buffer, RecvFlags::PEEK)).await
+        let asked = buffer.is_empty().then_some(0);
+        let call = |io: &std::net::TcpStream| recv_into(io, buffer, RecvFlags::PEEK);
+        Operation::new(&self.descriptor, Direction::Read, asked, call).await
     }
 
     /// Writes as much of `bytes` as the socket takes.
@@ -188,6 +191,7 @@ impl TcpStream {
     ///
     /// If the future is dropped, nothing has been written.
     pub async fn writev(&self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+        let buffers = &buffers[..buffers.len().min(BUFFERS_MAX)];
         let asked = buffers.iter().map(|buffer| buffer.len()).sum();
         self.operate(Direction::Write, asked, |io| send_all(io, buffers)).await
     }
@@ -246,7 +250,8 @@ impl TcpStream {
         SockRef::from(self).linger()
     }
 
-    /// Sets how long closing lets unsent data linger, in whole seconds; zero resets the connection.
+    /// Sets how long closing lets unsent data linger, in whole seconds; zero resets the connection. With
+    /// any other value, dropping the stream blocks its thread until the data is sent or that time is over.
     ///
     /// # Errors
     ///
@@ -315,7 +320,7 @@ impl TcpStream {
     where
         F: FnMut(&std::net::TcpStream) -> io::Result<R> + Unpin,
     {
-        Operation::new(&self.descriptor, direction, asked, call)
+        Operation::new(&self.descriptor, direction, Some(asked), call)
     }
 
     /// For the I/O traits: reads into memory that need not be initialised; so many bytes of it are, then.
@@ -361,6 +366,7 @@ impl TcpStream {
         context: &mut Context<'_>,
         buffers: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let buffers = &buffers[..buffers.len().min(BUFFERS_MAX)];
         let asked = buffers.iter().map(|buffer| buffer.len()).sum();
         self.poll_shared(Direction::Write, asked, context, |io| send_all(io, buffers))
     }
@@ -380,7 +386,7 @@ impl TcpStream {
         context: &mut Context<'_>,
         call: impl FnMut(&std::net::TcpStream) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
-        self.descriptor.poll_io(direction, asked, &mut Some(WaiterId::SHARED), context, call)
+        self.descriptor.poll_io(direction, Some(asked), &mut Some(WaiterId::SHARED), context, call)
     }
 }
 

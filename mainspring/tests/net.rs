@@ -1,0 +1,921 @@
+//! TCP sockets by behaviour, deadlines aside: reading, writing, connecting, accepting, closing, and that
+//! nothing is lost and nobody waits for ever, whoever uses the sockets and wherever.
+
+mod sockets;
+
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::net::Shutdown;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+use std::thread;
+
+use futures_util::io::{AsyncReadExt, AsyncWriteExt};
+use mainspring::net::{TcpListener, TcpStream};
+use mainspring::task::yield_now;
+use mainspring::time::{Duration, sleep, timeout};
+use sockets::{SOON, byte_at, eventually, fill, foreign_block_on, pair, poll_once, run, runtime};
+
+/// Waits until the kernel has brought over what was sent: all of it can be looked at.
+async fn arrived(stream: &TcpStream, count: usize) {
+    let mut buffer = vec![0; count];
+    while stream.peek(&mut buffer).await.unwrap() < count {
+        sleep(Duration::from_micros(100)).await;
+    }
+}
+
+async fn read_some(stream: &TcpStream, most: usize) -> Vec<u8> {
+    let mut buffer = vec![0; most];
+    let count = timeout(SOON, stream.read(&mut buffer)).await.expect("there is something").unwrap();
+    buffer.truncate(count);
+    buffer
+}
+
+// Reading and writing.
+
+#[test]
+fn every_way_of_reading_and_writing_moves_the_same_bytes() {
+    run(2, async {
+        let (a, b) = pair().await;
+        assert_eq!(a.write(b"one ").await.unwrap(), 4);
+        a.write_all(b"two ").await.unwrap();
+        let buffers = [IoSlice::new(b"th"), IoSlice::new(b""), IoSlice::new(b"ree ")];
+        assert_eq!(a.writev(&buffers).await.unwrap(), 6);
+        arrived(&b, 14).await;
+        let mut start = [0; 3];
+        assert_eq!(b.peek(&mut start).await.unwrap(), 3);
+        assert_eq!(&start, b"one");
+        assert_eq!(read_some(&b, 3).await, b"one");
+        let (mut x, mut y) = ([0; 2], [0; 3]);
+        let buffers = &mut [IoSliceMut::new(&mut x), IoSliceMut::new(&mut []), IoSliceMut::new(&mut y)];
+        assert_eq!(b.readv(buffers).await.unwrap(), 5);
+        assert_eq!((&x, &y), (b" t", b"wo "));
+        let mut rest = [0; 6];
+        b.read_exact(&mut rest).await.unwrap();
+        assert_eq!(&rest, b"three ");
+        drop(a);
+        assert_eq!(b.read(&mut rest).await.unwrap(), 0);
+        assert_eq!(b.peek(&mut rest).await.unwrap(), 0);
+        assert_eq!(b.readv(&mut [IoSliceMut::new(&mut rest)]).await.unwrap(), 0);
+    });
+}
+
+#[test]
+fn read_exact_says_that_the_end_came_too_early() {
+    run(2, async {
+        let (a, b) = pair().await;
+        a.write_all(b"abc").await.unwrap();
+        drop(a);
+        let mut buffer = [0; 4];
+        let error = b.read_exact(&mut buffer).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(&buffer[..3], b"abc");
+        b.read_exact(&mut []).await.unwrap();
+    });
+}
+
+#[test]
+fn what_moves_no_bytes_waits_for_none() {
+    run(2, async {
+        let (a, b) = pair().await;
+        // Nothing to read, and no room to write: any other operation would wait.
+        fill(&a).await;
+        assert!(poll_once(pin!(a.read(&mut [0]))).await.is_pending());
+        assert!(matches!(poll_once(pin!(a.read(&mut []))).await, Poll::Ready(Ok(0))));
+        assert!(matches!(poll_once(pin!(a.peek(&mut []))).await, Poll::Ready(Ok(0))));
+        assert!(matches!(poll_once(pin!(a.readv(&mut []))).await, Poll::Ready(Ok(0))));
+        let empty = &mut [IoSliceMut::new(&mut [])];
+        assert!(matches!(poll_once(pin!(a.readv(empty))).await, Poll::Ready(Ok(0))));
+        assert!(matches!(poll_once(pin!(a.write(b""))).await, Poll::Ready(Ok(0))));
+        assert!(matches!(poll_once(pin!(a.writev(&[]))).await, Poll::Ready(Ok(0))));
+        let mut reader = &a;
+        assert!(matches!(
+            poll_once(pin!(AsyncReadExt::read(&mut reader, &mut []))).await,
+            Poll::Ready(Ok(0))
+        ));
+        // With something to read too, and that stays there.
+        b.write_all(b"x").await.unwrap();
+        arrived(&a, 1).await;
+        assert_eq!(a.read(&mut []).await.unwrap(), 0);
+        assert_eq!(read_some(&a, 9).await, b"x");
+    });
+}
+
+#[test]
+fn more_buffers_than_the_system_takes_at_once_are_taken_in_part() {
+    run(2, async {
+        let (a, b) = pair().await;
+        let bytes: Vec<u8> = (0..3_000).map(byte_at).collect();
+        let mut sent = 0;
+        while sent < bytes.len() {
+            let buffers: Vec<_> = bytes[sent..].chunks(1).map(IoSlice::new).collect();
+            sent += if sent == 0 {
+                a.writev(&buffers).await.unwrap()
+            } else {
+                AsyncWriteExt::write_vectored(&mut &a, &buffers).await.unwrap()
+            };
+        }
+        let mut received = vec![0; 3_000];
+        let mut count = 0;
+        while count < received.len() {
+            let mut buffers: Vec<_> = received[count..].chunks_mut(1).map(IoSliceMut::new).collect();
+            count += b.readv(&mut buffers).await.unwrap();
+        }
+        assert_eq!(received, bytes);
+    });
+}
+
+#[test]
+fn reading_in_pieces_of_any_size_finds_every_byte_of_bursts_of_any_size() {
+    run(2, async {
+        let (a, b) = pair().await;
+        let total = 3_000_000;
+        let writer = mainspring::spawn(async move {
+            let mut sent = 0;
+            let mut size = 1;
+            while sent < total {
+                size = size * 7 % 9_973;
+                let chunk: Vec<u8> = (sent..(sent + size).min(total)).map(byte_at).collect();
+                a.write_all(&chunk).await.unwrap();
+                sent += chunk.len();
+            }
+        });
+        let (mut received, mut size) = (0, 1);
+        loop {
+            size = size * 5 % 8_191;
+            if size % 3 == 0 {
+                // Only looked at: it must still be there.
+                b.peek(&mut vec![0; size]).await.unwrap();
+            }
+            let piece = read_some(&b, size).await;
+            if piece.is_empty() {
+                break;
+            }
+            assert!(piece.iter().enumerate().all(|(place, byte)| *byte == byte_at(received + place)));
+            received += piece.len();
+        }
+        assert_eq!(received, total);
+        writer.await.unwrap();
+    });
+}
+
+#[test]
+fn an_end_that_came_together_with_the_last_bytes_is_read_after_them() {
+    run(2, async {
+        for _ in 0..200 {
+            let (a, b) = pair().await;
+            // The reader knows that there is nothing, and has not heard of what follows.
+            assert!(poll_once(pin!(b.read(&mut [0]))).await.is_pending());
+            a.write_all(b"last").await.unwrap();
+            a.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(read_some(&b, 100).await, b"last");
+            assert_eq!(read_some(&b, 100).await, b"");
+            assert_eq!(read_some(&b, 100).await, b"");
+        }
+    });
+}
+
+#[test]
+fn what_lies_behind_urgent_data_is_read_without_another_edge() {
+    run(2, async {
+        for _ in 0..20 {
+            let (a, b) = pair().await;
+            assert!(poll_once(pin!(b.read(&mut [0]))).await.is_pending());
+            a.write_all(b"before").await.unwrap();
+            rustix::net::send(&a, b"!", rustix::net::SendFlags::OOB).unwrap();
+            a.write_all(b"behind").await.unwrap();
+            sleep(Duration::from_millis(2)).await;
+            let mut all = Vec::new();
+            while all.len() < 12 {
+                // Each read stops at the mark, short of what it was asked for.
+                all.extend(read_some(&b, 100).await);
+            }
+            assert_eq!(all, b"beforebehind");
+        }
+    });
+}
+
+#[test]
+fn a_writer_goes_on_when_the_reader_makes_room() {
+    run(2, async {
+        let (a, b) = pair().await;
+        let mut sent = fill(&a).await;
+        let writer = mainspring::spawn(async move {
+            let last = sent + 500_000;
+            while sent < last {
+                let chunk: Vec<u8> = (sent..last).map(byte_at).collect();
+                sent += a.write(&chunk).await.unwrap();
+            }
+            sent
+        });
+        let mut received = 0;
+        loop {
+            let piece = read_some(&b, 10_000).await;
+            if piece.is_empty() {
+                break;
+            }
+            assert!(piece.iter().enumerate().all(|(place, byte)| *byte == byte_at(received + place)));
+            received += piece.len();
+        }
+        assert_eq!(received, writer.await.unwrap());
+    });
+}
+
+// Several at one socket.
+
+#[test]
+fn one_task_reads_while_another_writes_through_references() {
+    run(2, async {
+        let (a, b) = pair().await;
+        let echo = mainspring::spawn(async move {
+            let mut buffer = [0; 1000];
+            loop {
+                match b.read(&mut buffer).await.unwrap() {
+                    0 => return,
+                    count => b.write_all(&buffer[..count]).await.unwrap(),
+                }
+            }
+        });
+        let a = Arc::new(a);
+        let writer = {
+            let a = Arc::clone(&a);
+            mainspring::spawn(async move {
+                for start in (0..2_000_000).step_by(10_000) {
+                    let chunk: Vec<u8> = (start..start + 10_000).map(byte_at).collect();
+                    a.write_all(&chunk).await.unwrap();
+                }
+                a.shutdown(Shutdown::Write).unwrap();
+            })
+        };
+        let mut received = 0;
+        loop {
+            let piece = read_some(&a, 4096).await;
+            if piece.is_empty() {
+                break;
+            }
+            assert!(piece.iter().enumerate().all(|(place, byte)| *byte == byte_at(received + place)));
+            received += piece.len();
+        }
+        assert_eq!(received, 2_000_000);
+        writer.await.unwrap();
+        echo.await.unwrap();
+    });
+}
+
+#[test]
+fn of_several_readers_each_gets_something_and_all_get_the_end() {
+    for processors in [1, 2, 8] {
+        run(processors, async {
+            let (a, b) = pair().await;
+            let b = Arc::new(b);
+            let count = Arc::new(AtomicUsize::new(0));
+            let readers: Vec<_> = (0..16)
+                .map(|_| {
+                    let (b, count) = (Arc::clone(&b), Arc::clone(&count));
+                    mainspring::spawn(async move {
+                        while b.read(&mut [0]).await.unwrap() == 1 {
+                            count.fetch_add(1, Ordering::Relaxed);
+                            yield_now().await;
+                        }
+                    })
+                })
+                .collect();
+            for sent in 1..=300 {
+                a.write_all(b"x").await.unwrap();
+                if sent % 10 == 0 {
+                    while count.load(Ordering::Relaxed) < sent {
+                        yield_now().await;
+                    }
+                }
+            }
+            drop(a);
+            for reader in readers {
+                reader.await.unwrap();
+            }
+            assert_eq!(count.load(Ordering::Relaxed), 300);
+        });
+    }
+}
+
+#[test]
+fn a_reader_that_is_dropped_after_it_was_woken_takes_neither_bytes_nor_wake_ups_along() {
+    run(2, async {
+        let (a, b) = pair().await;
+        for _ in 0..100 {
+            let mut buffer = [0];
+            let mut other_buffer = [0];
+            let mut other = pin!(b.read(&mut other_buffer));
+            {
+                let mut first = pin!(b.read(&mut buffer));
+                assert!(poll_once(first.as_mut()).await.is_pending());
+                assert!(poll_once(other.as_mut()).await.is_pending());
+                a.write_all(b"x").await.unwrap();
+                sleep(Duration::from_micros(200)).await;
+            }
+            assert_eq!(timeout(SOON, other).await.expect("the byte is there").unwrap(), 1);
+        }
+    });
+}
+
+#[test]
+fn an_aborted_reader_leaves_the_socket_to_the_others() {
+    run(2, async {
+        let (a, b) = pair().await;
+        let b = Arc::new(b);
+        for _ in 0..50 {
+            let reader = {
+                let b = Arc::clone(&b);
+                mainspring::spawn(async move { b.read(&mut [0; 10]).await })
+            };
+            yield_now().await;
+            reader.abort();
+            if let Ok(read) = reader.await {
+                panic!("nothing was sent: {read:?}");
+            }
+        }
+        a.write_all(b"x").await.unwrap();
+        assert_eq!(read_some(&b, 10).await, b"x");
+    });
+}
+
+#[test]
+fn a_task_that_polls_more_idle_sockets_than_its_budget_comes_to_each_and_does_not_spin() {
+    const SOCKETS: usize = 300;
+    let (runtime, _watchdog) = runtime(1);
+    runtime.block_on(async {
+        let mut pairs = Vec::new();
+        for _ in 0..SOCKETS {
+            pairs.push(pair().await);
+        }
+        let (near, far): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
+        let polls = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&polls);
+        let reader = mainspring::spawn(async move {
+            let mut reads: Vec<Pin<Box<dyn Future<Output = io::Result<u8>> + Send>>> = Vec::new();
+            for stream in near {
+                reads.push(Box::pin(async move {
+                    let mut buffer = [0];
+                    stream.read(&mut buffer).await?;
+                    Ok(buffer[0])
+                }));
+            }
+            let mut got = vec![None; SOCKETS];
+            std::future::poll_fn(|context| {
+                counted.fetch_add(1, Ordering::Relaxed);
+                for (read, got) in reads.iter_mut().zip(&mut got) {
+                    if got.is_none()
+                        && let Poll::Ready(byte) = read.as_mut().poll(context)
+                    {
+                        *got = Some(byte.unwrap());
+                    }
+                }
+                if got.iter().all(Option::is_some) { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+            got
+        });
+        sleep(Duration::from_millis(50)).await;
+        let idle = polls.load(Ordering::Relaxed);
+        assert!(idle < 50, "polled {idle} times without a reason");
+        for (place, stream) in far.iter().enumerate().rev() {
+            stream.write_all(&[byte_at(place)]).await.unwrap();
+        }
+        let got = reader.await.unwrap();
+        assert!(got.iter().enumerate().all(|(place, byte)| *byte == Some(byte_at(place))));
+    });
+}
+
+#[test]
+fn a_task_whose_socket_is_always_ready_lets_others_run() {
+    run(1, async {
+        let (a, b) = pair().await;
+        let mut sent = 0;
+        while sent < 50_000 {
+            sent += a.write(&vec![0; 50_000 - sent]).await.unwrap();
+        }
+        arrived(&b, 50_000).await;
+        let turns = Arc::new(AtomicUsize::new(0));
+        let reader = {
+            let turns = Arc::clone(&turns);
+            mainspring::spawn(async move {
+                let before = turns.load(Ordering::Relaxed);
+                for _ in 0..50_000 {
+                    b.read(&mut [0]).await.unwrap();
+                }
+                turns.load(Ordering::Relaxed) - before
+            })
+        };
+        let other = mainspring::spawn(async move {
+            loop {
+                turns.fetch_add(1, Ordering::Relaxed);
+                yield_now().await;
+            }
+        });
+        let others_turns = reader.await.unwrap();
+        other.abort();
+        assert!(others_turns >= 100, "{others_turns} turns of the other task in 50,000 reads");
+    });
+}
+
+// Halves and ends.
+
+#[test]
+fn the_halves_of_a_stream_work_in_different_tasks_and_can_be_put_together_again() {
+    run(2, async {
+        let (a, b) = pair().await;
+        // By its full name: futures-io's extension trait has a `split` that takes the stream.
+        let (mut read, mut write) = TcpStream::split(&a);
+        AsyncWriteExt::write_all(&mut write, b"hello").await.unwrap();
+        b.write_all(b"olleh").await.unwrap();
+        let mut buffer = [0; 5];
+        AsyncReadExt::read_exact(&mut read, &mut buffer).await.unwrap();
+        assert_eq!(&buffer, b"olleh");
+
+        let (read, write) = a.into_split();
+        let (other_read, other_write) = b.into_split();
+        let task = mainspring::spawn(async move {
+            write.write_all(b"more").await.unwrap();
+            write
+        });
+        other_read.as_ref().read_exact(&mut [0; 9]).await.unwrap();
+        let write = task.await.unwrap();
+        let error = read.reunite(other_write).unwrap_err();
+        assert_eq!(error.to_string(), "the halves are of different streams");
+        let (read, other_write) = (error.0, error.1);
+        let a = read.reunite(write).unwrap();
+        // Putting it together ended nothing; dropping a half for writing does.
+        a.write_all(b"x").await.unwrap();
+        assert_eq!(other_read.read(&mut [0; 9]).await.unwrap(), 1);
+        drop(other_write);
+        assert_eq!(a.read(&mut [0]).await.unwrap(), 0);
+        a.write_all(b"y").await.unwrap();
+        assert_eq!(other_read.read(&mut [0; 9]).await.unwrap(), 1);
+    });
+}
+
+#[test]
+fn a_half_closed_connection_still_works_in_the_other_direction() {
+    run(2, async {
+        let (a, b) = pair().await;
+        a.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(a.write(b"x").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(b.read(&mut [0]).await.unwrap(), 0);
+        for _ in 0..10 {
+            b.write_all(b"still here").await.unwrap();
+            assert_eq!(read_some(&a, 100).await, b"still here");
+        }
+    });
+}
+
+#[test]
+fn dropping_a_stream_wakes_its_peer() {
+    run(2, async {
+        for _ in 0..50 {
+            let (a, b) = pair().await;
+            let reader = mainspring::spawn(async move { b.read(&mut [0]).await });
+            yield_now().await;
+            drop(a);
+            assert_eq!(reader.await.unwrap().unwrap(), 0);
+        }
+    });
+}
+
+#[test]
+fn a_reset_wakes_readers_and_writers_with_errors() {
+    run(2, async {
+        let (a, b) = pair().await;
+        fill(&b).await;
+        let b = Arc::new(b);
+        let writer = {
+            let b = Arc::clone(&b);
+            mainspring::spawn(async move { b.write(b"x").await })
+        };
+        let reader = {
+            let b = Arc::clone(&b);
+            mainspring::spawn(async move { b.read(&mut [0]).await })
+        };
+        sleep(Duration::from_millis(5)).await;
+        a.set_linger(Some(Duration::ZERO)).unwrap();
+        drop(a);
+        // The first to look gets the reset itself; what the other gets is the kernel's choice.
+        let written = writer.await.unwrap();
+        let read = reader.await.unwrap();
+        let reset = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionReset;
+        assert!(
+            written.as_ref().is_err_and(reset) || read.as_ref().is_err_and(reset),
+            "{written:?} {read:?}"
+        );
+        written.unwrap_err();
+    });
+}
+
+#[test]
+fn ending_ones_own_side_wakes_who_waits_there() {
+    run(2, async {
+        let (a, _b) = pair().await;
+        fill(&a).await;
+        let a = Arc::new(a);
+        let reader = {
+            let a = Arc::clone(&a);
+            mainspring::spawn(async move { a.read(&mut [0]).await })
+        };
+        let writer = {
+            let a = Arc::clone(&a);
+            mainspring::spawn(async move { a.write(b"x").await })
+        };
+        sleep(Duration::from_millis(5)).await;
+        a.shutdown(Shutdown::Both).unwrap();
+        assert_eq!(reader.await.unwrap().unwrap(), 0);
+        assert_eq!(writer.await.unwrap().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    });
+}
+
+#[test]
+fn options_are_set_and_told() {
+    run(1, async {
+        let (a, b) = pair().await;
+        assert_eq!(a.peer_addr().unwrap(), b.local_addr().unwrap());
+        a.set_nodelay(true).unwrap();
+        assert!(a.nodelay().unwrap());
+        assert!(!b.nodelay().unwrap());
+        a.set_linger(Some(Duration::from_secs(3))).unwrap();
+        assert_eq!(a.linger().unwrap(), Some(Duration::from_secs(3)));
+        a.set_linger(None).unwrap();
+        assert_eq!(a.linger().unwrap(), None);
+    });
+}
+
+// Connecting and listening.
+
+#[test]
+fn connecting_where_nobody_listens_is_refused() {
+    run(2, async {
+        let addr = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        for _ in 0..20 {
+            let error = TcpStream::connect(addr).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        }
+        // Of several addresses the first that answers is taken.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let answers = listener.local_addr().unwrap();
+        let stream = TcpStream::connect(&[addr, answers][..]).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), answers);
+        let invalid = TcpStream::connect(&[][..]).await.unwrap_err();
+        assert_eq!(invalid.kind(), io::ErrorKind::InvalidInput);
+        let invalid = TcpStream::connect("no port").await.unwrap_err();
+        assert_eq!(invalid.kind(), io::ErrorKind::InvalidInput);
+    });
+}
+
+#[test]
+fn names_are_looked_up() {
+    run(2, async {
+        let listener = TcpListener::bind("localhost:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        TcpStream::connect(("localhost", port)).await.unwrap();
+        TcpStream::connect(format!("localhost:{port}")).await.unwrap();
+        TcpStream::connect((String::from("localhost"), port)).await.unwrap();
+    });
+}
+
+#[test]
+fn an_address_in_use_is_an_error_and_one_that_was_used_is_not() {
+    run(2, async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let error = TcpListener::bind(addr).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        let client = TcpStream::connect(addr).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        // The server's end closes first, so that its address lingers.
+        drop(server);
+        drop(listener);
+        assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+        drop(client);
+        TcpListener::bind(addr).await.unwrap();
+    });
+}
+
+#[test]
+fn a_connection_attempt_that_is_given_up_leaves_nothing_behind() {
+    let (runtime, _watchdog) = runtime(2);
+    runtime.block_on(async {
+        // A listener that takes next to nothing: attempts beyond that wait.
+        let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        let any: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();
+        full.bind(&any.into()).unwrap();
+        full.listen(0).unwrap();
+        let addr = full.local_addr().unwrap().as_socket().unwrap();
+        let mut streams = Vec::new();
+        while let Ok(stream) = timeout(Duration::from_millis(50), TcpStream::connect(addr)).await {
+            streams.push(stream.unwrap());
+            assert!(streams.len() < 100, "all of them were taken");
+        }
+        assert_eq!(runtime.metrics().descriptors, streams.len());
+    });
+}
+
+#[test]
+fn an_accept_that_is_dropped_loses_no_connection() {
+    run(2, async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        for _ in 0..50 {
+            let client;
+            {
+                let mut accept = pin!(listener.accept());
+                assert!(poll_once(accept.as_mut()).await.is_pending());
+                client = TcpStream::connect(addr).await.unwrap();
+                sleep(Duration::from_micros(200)).await;
+            }
+            let (_server, peer) = timeout(SOON, listener.accept()).await.unwrap().unwrap();
+            assert_eq!(peer, client.local_addr().unwrap());
+        }
+    });
+}
+
+#[test]
+fn several_acceptors_take_every_connection() {
+    run(2, async {
+        let listener = Arc::new(TcpListener::bind("127.0.0.1:0").await.unwrap());
+        let addr = listener.local_addr().unwrap();
+        let acceptors: Vec<_> = (0..4)
+            .map(|_| {
+                let listener = Arc::clone(&listener);
+                mainspring::spawn(async move {
+                    for _ in 0..25 {
+                        listener.accept().await.unwrap();
+                    }
+                })
+            })
+            .collect();
+        let clients: Vec<_> = (0..100).map(|_| mainspring::spawn(TcpStream::connect(addr))).collect();
+        for client in clients {
+            client.await.unwrap().unwrap();
+        }
+        for acceptor in acceptors {
+            timeout(SOON, acceptor).await.expect("it misses a connection").unwrap();
+        }
+    });
+}
+
+/// Runs itself in a child process that may open few files.
+#[test]
+fn without_descriptors_accept_fails_and_the_connection_waits() {
+    const CHILD: &str = "MAINSPRING_TEST_FEW_DESCRIPTORS";
+    if std::env::var_os(CHILD).is_none() {
+        let output = std::process::Command::new("sh")
+            .args(["-c", "ulimit -n 40 && exec \"$0\" \"$@\""])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "without_descriptors_accept_fails_and_the_connection_waits"])
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        return;
+    }
+    run(2, async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut files = Vec::new();
+        while let Ok(file) = std::fs::File::open("/dev/null") {
+            files.push(file);
+        }
+        for _ in 0..3 {
+            let error = listener.accept().await.unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(24), "EMFILE and not {error}");
+        }
+        let error = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(24));
+        drop(files);
+        let (_server, peer) = timeout(SOON, listener.accept()).await.unwrap().unwrap();
+        assert_eq!(peer, client.local_addr().unwrap());
+    });
+}
+
+#[test]
+fn two_hundred_connections_echo_at_once() {
+    for processors in [1, 2, 8] {
+        let (runtime, _watchdog) = runtime(processors);
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let addr = listener.local_addr().unwrap();
+            let server = mainspring::spawn(async move {
+                for _ in 0..200 {
+                    let (stream, _) = listener.accept().await.unwrap();
+                    mainspring::spawn(async move {
+                        let mut buffer = [0; 512];
+                        loop {
+                            match stream.read(&mut buffer).await.unwrap() {
+                                0 => return,
+                                count => stream.write_all(&buffer[..count]).await.unwrap(),
+                            }
+                        }
+                    });
+                }
+            });
+            let clients: Vec<_> = (0..200_usize)
+                .map(|number| {
+                    mainspring::spawn(async move {
+                        let stream = TcpStream::connect(addr).await.unwrap();
+                        for round in 0..20 {
+                            let size = 1 + (number * 31 + round * 17) % 2_000;
+                            let sent: Vec<u8> = (number..number + size).map(byte_at).collect();
+                            stream.write_all(&sent).await.unwrap();
+                            let mut received = vec![0; size];
+                            stream.read_exact(&mut received).await.unwrap();
+                            assert_eq!(received, sent);
+                        }
+                    })
+                })
+                .collect();
+            for client in clients {
+                client.await.unwrap();
+            }
+            server.await.unwrap();
+        });
+        eventually("the servers' ends close", || runtime.metrics().descriptors == 0);
+    }
+}
+
+// Runtimes and others.
+
+#[test]
+fn sockets_work_on_a_foreign_executor_and_in_plain_block_on() {
+    async fn echo_once() {
+        let (a, b) = pair().await;
+        let read = async {
+            let mut buffer = [0; 5];
+            b.read_exact(&mut buffer).await.unwrap();
+            buffer
+        };
+        let write = async {
+            sleep(Duration::from_millis(1)).await;
+            a.write_all(b"hello").await.unwrap();
+        };
+        let (read, ()) = futures_util::future::join(read, write).await;
+        assert_eq!(&read, b"hello");
+        // More operations than a task's budget.
+        for _ in 0..500 {
+            a.write_all(b"x").await.unwrap();
+            assert_eq!(b.read(&mut [0]).await.unwrap(), 1);
+        }
+    }
+    let _watchdog = sockets::Watchdog::new(mainspring::runtime::Handle::current());
+    foreign_block_on(echo_once());
+    mainspring::block_on(echo_once());
+    // Made on one runtime, used on another and on none.
+    let (one, _watchdog) = runtime(1);
+    let (a, b) = one.block_on(pair());
+    let reader = thread::spawn(move || {
+        let mut buffer = [0; 5];
+        foreign_block_on(b.read_exact(&mut buffer)).unwrap();
+        (b, buffer)
+    });
+    run(2, a.write_all(b"again")).unwrap();
+    let (b, buffer) = reader.join().unwrap();
+    assert_eq!(&buffer, b"again");
+    // Dropped where there is no runtime: the peer sees it all the same.
+    thread::spawn(move || drop(b)).join().unwrap();
+    assert_eq!(one.block_on(a.read(&mut [0])).unwrap(), 0);
+}
+
+#[test]
+fn sockets_that_outlive_their_runtime_fail_and_do_not_hang() {
+    for processors in [1, 2] {
+        let (runtime, watchdog) = runtime(processors);
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let (a, b) = runtime.block_on(pair());
+        runtime.block_on(fill(&a));
+        let (a, listener) = (Arc::new(a), Arc::new(listener));
+        // These wait on threads of their own when the runtime ends.
+        let started = Arc::new(AtomicUsize::new(0));
+        let wait = |future: Pin<Box<dyn Future<Output = io::Result<()>> + Send>>| {
+            let started = Arc::clone(&started);
+            thread::spawn(move || {
+                let mut future = future;
+                foreign_block_on(std::future::poll_fn(|context| {
+                    let poll = future.as_mut().poll(context);
+                    started.fetch_add(1, Ordering::Relaxed);
+                    poll
+                }))
+            })
+        };
+        let (reading, writing, accepting) = (Arc::clone(&a), Arc::clone(&a), Arc::clone(&listener));
+        let waiting = [
+            wait(Box::pin(async move { reading.read(&mut [0]).await.map(drop) })),
+            wait(Box::pin(async move { writing.write(b"x").await.map(drop) })),
+            wait(Box::pin(async move { accepting.accept().await.map(drop) })),
+        ];
+        eventually("they begin to wait", || started.load(Ordering::Relaxed) >= 3);
+        drop(runtime);
+        for thread in waiting {
+            let error = thread.join().unwrap().unwrap_err();
+            assert_eq!(error.to_string(), "descriptor is closed, or its runtime has shut down");
+        }
+        mainspring::block_on(async {
+            a.read(&mut [0]).await.unwrap_err();
+            a.write(b"x").await.unwrap_err();
+            a.peek(&mut [0]).await.unwrap_err();
+            listener.accept().await.unwrap_err();
+        });
+        // What is left can be taken to another runtime.
+        let listener = Arc::into_inner(listener).unwrap().into_std();
+        let a = Arc::into_inner(a).unwrap().into_std();
+        mainspring::block_on(async {
+            let listener = TcpListener::try_from(listener).unwrap();
+            TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            listener.accept().await.unwrap();
+            let a = TcpStream::try_from(a).unwrap();
+            drop(b);
+            a.set_deadline(None).unwrap();
+        });
+        drop(watchdog);
+    }
+}
+
+#[test]
+fn streams_go_from_std_and_back() {
+    run(2, async {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let listener = TcpListener::try_from(listener).unwrap();
+        let mut std_client = std::net::TcpStream::connect(addr).unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        std_client.write_all(b"hello").unwrap();
+        let client = TcpStream::try_from(std_client).unwrap();
+        server.write_all(b"olleh").await.unwrap();
+        assert_eq!(read_some(&server, 10).await, b"hello");
+        let mut std_client = client.into_std();
+        std_client.set_nonblocking(false).unwrap();
+        let mut buffer = [0; 5];
+        std_client.read_exact(&mut buffer).unwrap();
+        assert_eq!(&buffer, b"olleh");
+        let std_listener = listener.into_std();
+        std_listener.set_nonblocking(false).unwrap();
+        let another = TcpStream::connect(addr).await.unwrap();
+        assert_eq!(std_listener.accept().unwrap().1, another.local_addr().unwrap());
+    });
+}
+
+#[test]
+fn a_runtime_drops_tasks_with_pending_operations_and_their_sockets() {
+    for processors in [1, 2, 8] {
+        let (runtime, watchdog) = runtime(processors);
+        let (a, b) = runtime.block_on(pair());
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let handle = runtime.handle();
+        runtime.spawn(async move { listener.accept().await.map(drop) });
+        runtime.spawn(async move {
+            b.set_read_deadline(mainspring::time::Instant::now() + SOON).unwrap();
+            b.read(&mut [0]).await
+        });
+        drop(runtime);
+        drop(watchdog);
+        assert_eq!(handle.metrics().descriptors, 1, "only the one that is out here");
+        assert_eq!(handle.metrics().timers_pending, 0);
+        drop(a);
+        assert_eq!(handle.metrics().descriptors, 0);
+    }
+}
+
+// futures-io's traits.
+
+#[test]
+fn the_traits_of_futures_io_read_write_and_close() {
+    run(2, async {
+        let (a, b) = pair().await;
+        let writer = mainspring::spawn(async move {
+            let mut a = a;
+            let all: Vec<u8> = (0..300_000).map(byte_at).collect();
+            AsyncWriteExt::write_all(&mut a, &all).await.unwrap();
+            AsyncWriteExt::flush(&mut a).await.unwrap();
+            AsyncWriteExt::close(&mut a).await.unwrap();
+            AsyncWriteExt::close(&mut a).await.unwrap();
+            let mut answer = Vec::new();
+            AsyncReadExt::read_to_end(&mut a, &mut answer).await.unwrap();
+            answer
+        });
+        // A reader and a writer of one stream, by reference.
+        let copied = futures_util::io::copy(&b, &mut &b).await.unwrap();
+        assert_eq!(copied, 300_000);
+        drop(b);
+        let answer = writer.await.unwrap();
+        assert!(answer.iter().enumerate().all(|(place, byte)| *byte == byte_at(place)));
+        assert_eq!(answer.len(), 300_000);
+    });
+}
+
+#[test]
+fn closing_a_connection_that_its_peer_has_reset_is_no_error() {
+    run(2, async {
+        let (mut a, b) = pair().await;
+        b.set_linger(Some(Duration::ZERO)).unwrap();
+        drop(b);
+        assert_eq!(a.read(&mut [0]).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        AsyncWriteExt::close(&mut a).await.unwrap();
+        let (_read, write) = a.into_split();
+        drop(write);
+    });
+}
