@@ -127,9 +127,15 @@ impl Scheduler {
 
     fn run_worker(self: Arc<Self>, seat: Arc<Seat>) {
         Worker::new(&self, Arc::clone(&seat)).run();
-        if self.threads.remove_seat(&seat) {
-            self.sweep();
+        if self.threads.remove_seat_unless_last(&seat) {
+            return;
         }
+        // The last one clears away what is left. It stays listed meanwhile: who shuts down waits for that,
+        // though not for a destructor that blocks.
+        seat.toggle_activity();
+        self.sweep();
+        seat.toggle_activity();
+        self.threads.remove_seat(&seat);
     }
 
     /// Spawns a task. If the runtime has shut down, the task is cancelled at once.

@@ -2,6 +2,7 @@
 //! panics that no test may have, and a seeded generator.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+use std::cell::Cell;
 use std::io::Write;
 use std::panic::PanicHookInfo;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
@@ -42,6 +43,7 @@ struct State {
 impl Watchdog {
     pub(crate) fn new(step: impl Into<String>) -> Watchdog {
         listen_for_panics();
+        IS_TEST.set(true);
         let state =
             State { step: step.into(), until: Instant::now() + PATIENCE, watched: Vec::new(), done: false };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
@@ -109,6 +111,11 @@ fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
+thread_local! {
+    /// A test's own thread: its panic fails the test by itself.
+    static IS_TEST: Cell<bool> = const { Cell::new(false) };
+}
+
 fn unexpected() -> MutexGuard<'static, Vec<String>> {
     static UNEXPECTED: Mutex<Vec<String>> = Mutex::new(Vec::new());
     UNEXPECTED.lock().unwrap_or_else(PoisonError::into_inner)
@@ -124,8 +131,10 @@ fn listen_for_panics() {
             if message(info).starts_with(EXPECTED) {
                 return;
             }
-            let note = format!("{info}");
-            unexpected().push(note);
+            if !IS_TEST.get() {
+                let note = format!("{info}");
+                unexpected().push(note);
+            }
             default(info);
         }));
     });
