@@ -130,8 +130,14 @@ impl Scheduler {
 
     fn run_worker(self: Arc<Self>, seat: &Arc<Seat>) {
         Worker::new(&self, Arc::clone(seat)).run();
-        // Before it counts as ended: who waits for the workers also waits for what is dropped here.
+        if self.threads.remove_seat_unless_last(seat) {
+            return;
+        }
+        // The last one clears away what is left. It stays listed meanwhile: who shuts down waits for that,
+        // though not for a destructor that blocks.
+        seat.toggle_activity();
         self.sweep();
+        seat.toggle_activity();
         self.threads.remove_seat(seat);
     }
 

@@ -92,14 +92,22 @@ impl Threads {
         Some(seat)
     }
 
-    /// A worker has ended, or its thread could not be started. True if it was the last one.
-    pub(crate) fn remove_seat(&self, seat: &Seat) -> bool {
+    /// A worker has ended, or its thread could not be started.
+    pub(crate) fn remove_seat(&self, seat: &Seat) {
+        self.state.lock().seats.retain(|other| other.id != seat.id);
+        self.ended.notify_all();
+    }
+
+    /// A worker has ended; false, and nothing done, if it is the last one.
+    pub(crate) fn remove_seat_unless_last(&self, seat: &Seat) -> bool {
         let mut state = self.state.lock();
+        if state.seats.len() == 1 {
+            return false;
+        }
         state.seats.retain(|other| other.id != seat.id);
-        let last = state.seats.is_empty();
         drop(state);
         self.ended.notify_all();
-        last
+        true
     }
 
     /// The seat of a worker that is alive.

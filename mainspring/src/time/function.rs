@@ -226,17 +226,26 @@ impl Function {
             Action::Once(f) => catch_unwind(AssertUnwindSafe(f)),
             Action::Many(mut f) => {
                 let result = catch_unwind(AssertUnwindSafe(&mut f));
-                if self.scheduler.is_closing() {
-                    drop_user_value(f);
-                } else {
-                    self.state.lock().action = Some(Action::Many(f));
-                }
+                self.put_back(Action::Many(f));
                 result
             }
         };
         if let Err(payload) = result {
             self.scheduler.report_panic(payload);
         }
+    }
+}
+
+impl Function {
+    /// Keeps a function for its next run, unless the runtime has ended meanwhile: a function that holds its
+    /// own [`Timer`] would keep itself for ever.
+    fn put_back(&self, action: Action) {
+        let mut state = self.state.lock();
+        state.action = Some(action);
+        // Looked at under the lock: a shutdown that begins later finds the function there (`cancel`).
+        let over = if self.scheduler.is_closing() { state.action.take() } else { None };
+        drop(state);
+        drop_user_value(over);
     }
 }
 

@@ -2,6 +2,8 @@
 //! panics that no test may have, and a seeded generator.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+use std::cell::Cell;
+use std::io::Write;
 use std::panic::PanicHookInfo;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
@@ -13,16 +15,16 @@ use mainspring::runtime::Handle;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What planted panics begin with. Every other panic on a thread of a runtime fails the test.
-pub const EXPECTED: &str = "expected:";
+pub(crate) const EXPECTED: &str = "expected:";
 
 /// How many times as long as usual the stress tests run: the environment's `MAINSPRING_SOAK`.
-pub fn soak() -> f64 {
+pub(crate) fn soak() -> f64 {
     std::env::var("MAINSPRING_SOAK").map_or(1.0, |text| text.parse().expect("MAINSPRING_SOAK is a number"))
 }
 
 /// Aborts the process, with the state of the watched runtimes, when a step takes too long. At its
 /// end the test fails if any thread has panicked with what was not expected.
-pub struct Watchdog {
+pub(crate) struct Watchdog {
     shared: Arc<Shared>,
 }
 
@@ -39,14 +41,11 @@ struct State {
 }
 
 impl Watchdog {
-    pub fn new(step: impl Into<String>) -> Watchdog {
+    pub(crate) fn new(step: impl Into<String>) -> Watchdog {
         listen_for_panics();
-        let state = State {
-            step: step.into(),
-            until: Instant::now() + PATIENCE,
-            watched: Vec::new(),
-            done: false,
-        };
+        IS_TEST.set(true);
+        let state =
+            State { step: step.into(), until: Instant::now() + PATIENCE, watched: Vec::new(), done: false };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
         thread::spawn({
             let shared = Arc::clone(&shared);
@@ -56,7 +55,7 @@ impl Watchdog {
     }
 
     /// Begins a step, which has all the time again, and forgets what was watched.
-    pub fn step(&self, step: impl Into<String>) {
+    pub(crate) fn step(&self, step: impl Into<String>) {
         let mut state = self.shared.lock();
         state.step = step.into();
         state.until = Instant::now() + PATIENCE;
@@ -64,7 +63,7 @@ impl Watchdog {
     }
 
     /// Shows this runtime if the present step hangs.
-    pub fn watch(&self, handle: &Handle) {
+    pub(crate) fn watch(&self, handle: &Handle) {
         self.shared.lock().watched.push(handle.clone());
     }
 }
@@ -89,16 +88,17 @@ impl Shared {
         while !state.done {
             let left = state.until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                eprintln!("HUNG for {PATIENCE:?}: {}", state.step);
+                say(&format!("HUNG for {PATIENCE:?}: {}", state.step));
                 let watched = std::mem::take(&mut state.watched);
                 drop(state);
                 // A lock that is never released would keep the report waiting as well.
                 thread::spawn(|| {
                     thread::sleep(Duration::from_secs(5));
-                    eprintln!("the report hangs too");
+                    say("the report hangs too");
                     std::process::abort();
                 });
-                watched.iter().for_each(|handle| eprintln!("{handle:#?}"));
+                unexpected().iter().for_each(|panic| say(panic));
+                watched.iter().for_each(|handle| say(&format!("{handle:#?}")));
                 std::process::abort();
             }
             state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
@@ -106,7 +106,20 @@ impl Shared {
     }
 }
 
-static UNEXPECTED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+/// Past the capture of the test harness, which shows nothing of a process that aborts.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+thread_local! {
+    /// A test's own thread: its panic fails the test by itself.
+    static IS_TEST: Cell<bool> = const { Cell::new(false) };
+}
+
+fn unexpected() -> MutexGuard<'static, Vec<String>> {
+    static UNEXPECTED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    UNEXPECTED.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Notes each panic that was not planted, on whatever thread: the runtime catches those of tasks, wakers
 /// and timer functions, and a thread of its own that panics ends in silence.
@@ -118,8 +131,10 @@ fn listen_for_panics() {
             if message(info).starts_with(EXPECTED) {
                 return;
             }
-            let note = format!("{info}");
-            UNEXPECTED.lock().unwrap_or_else(PoisonError::into_inner).push(note);
+            if !IS_TEST.get() {
+                let note = format!("{info}");
+                unexpected().push(note);
+            }
             default(info);
         }));
     });
@@ -129,16 +144,16 @@ fn message<'a>(info: &'a PanicHookInfo<'_>) -> &'a str {
     info.payload_as_str().unwrap_or_default()
 }
 
-pub fn assert_no_unexpected_panic() {
-    let unexpected = UNEXPECTED.lock().unwrap_or_else(PoisonError::into_inner).clone();
+pub(crate) fn assert_no_unexpected_panic() {
+    let unexpected = unexpected().clone();
     assert!(unexpected.is_empty(), "a thread has panicked:\n{}", unexpected.join("\n"));
 }
 
 /// Steele, Lea and Flood's SplitMix64.
-pub struct Rng(pub u64);
+pub(crate) struct Rng(pub(crate) u64);
 
 impl Rng {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -146,21 +161,21 @@ impl Rng {
     }
 
     /// A number below `bound`.
-    pub fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 
-    pub fn micros(&mut self, bound: u64) -> Duration {
+    pub(crate) fn micros(&mut self, bound: u64) -> Duration {
         Duration::from_micros(self.below(bound))
     }
 
-    pub fn split(&mut self) -> Rng {
+    pub(crate) fn split(&mut self) -> Rng {
         Rng(self.next())
     }
 }
 
 /// Keeps the processor busy for a time, without a system call.
-pub fn spin(duration: Duration) {
+pub(crate) fn spin(duration: Duration) {
     let start = Instant::now();
     while start.elapsed() < duration {
         std::hint::spin_loop();

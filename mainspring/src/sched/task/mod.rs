@@ -113,3 +113,35 @@ pub(crate) fn drop_user_value<T>(value: T) {
     assert_unlocked("drop a user's value");
     contain(|| drop(value));
 }
+
+/// Canaries: a violation of the rule is seen, also at the gates that catch panics.
+#[cfg(all(test, debug_assertions, not(mainspring_loom)))]
+mod tests {
+    use super::*;
+    use crate::base::rank::{Rank, RankedMutex};
+
+    fn message(f: impl FnOnce()) -> String {
+        let panic = catch_unwind(AssertUnwindSafe(f)).expect_err("it must panic");
+        panic.downcast_ref::<String>().expect("a formatted message").clone()
+    }
+
+    #[test]
+    fn a_waker_that_is_called_under_a_lock_is_seen() {
+        let core = RankedMutex::new(Rank::Core, ());
+        let message = message(|| {
+            let _held = core.lock();
+            wake(Waker::noop().clone());
+        });
+        assert!(message.starts_with("lock held over user code: about to call a waker"), "{message}");
+    }
+
+    #[test]
+    fn a_value_that_is_dropped_under_a_lock_is_seen() {
+        let join = RankedMutex::new(Rank::Join, ());
+        let message = message(|| {
+            let _held = join.lock();
+            drop_user_value(1);
+        });
+        assert!(message.starts_with("lock held over user code: about to drop a user's value"), "{message}");
+    }
+}
