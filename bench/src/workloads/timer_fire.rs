@@ -14,7 +14,7 @@ use crate::statistics::percentile;
 const TIMERS: u64 = 100_000;
 const SPREAD: Duration = Duration::from_secs(1);
 /// Time to spawn the tasks before the first timer is due.
-const LEAD: Duration = Duration::from_secs(1);
+const LEAD: Duration = Duration::from_secs(2);
 
 pub(super) fn run<P: Peer>(peer: &P) -> Measurement {
     peer.run(fire::<P>())
