@@ -1,0 +1,175 @@
+//! The load generator of the echo workload: two threads over epoll, no runtime's.
+//!
+//! A process of its own. Each connection has one message in flight. It connects, warms up, prints
+//! [`READY`], waits for a line on its standard input, measures, and prints [`Answered`] as JSON.
+
+use std::ffi::OsString;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::epoll;
+use rustix::fd::OwnedFd;
+use rustix::time::Timespec;
+use serde::{Deserialize, Serialize};
+
+use crate::statistics::percentile;
+
+pub(crate) const READY: &str = "ready\n";
+
+const THREADS: usize = 2;
+const WARM_UP: Duration = Duration::from_millis(300);
+/// A server that does not answer for so long never will.
+const PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+
+/// What is asked of the load generator.
+#[derive(Debug)]
+pub(crate) struct Load {
+    pub(crate) address: SocketAddr,
+    pub(crate) connections: usize,
+    /// Bytes of a message.
+    pub(crate) message: usize,
+    pub(crate) time: Duration,
+}
+
+/// What it saw.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Answered {
+    pub(crate) messages: u64,
+    pub(crate) p50_ns: f64,
+    pub(crate) p99_ns: f64,
+}
+
+impl Load {
+    /// The command line that asks this binary for it.
+    pub(crate) fn arguments(&self) -> Vec<OsString> {
+        [
+            "load".to_owned(),
+            self.address.to_string(),
+            format!("--connections={}", self.connections),
+            format!("--message={}", self.message),
+            format!("--seconds={}", self.time.as_secs_f64()),
+        ]
+        .map(OsString::from)
+        .into()
+    }
+
+    /// The whole life of the process.
+    pub(crate) fn run(&self) -> io::Result<()> {
+        let mut shares = Vec::new();
+        for n in 0..THREADS {
+            let connections = self.connections / THREADS + usize::from(n < self.connections % THREADS);
+            shares.push(Share::connect(self.address, connections, self.message)?);
+        }
+        drive(&mut shares, WARM_UP)?;
+        io::stdout().write_all(READY.as_bytes())?;
+        io::stdin().read_line(&mut String::new())?;
+        let mut latencies = drive(&mut shares, self.time)?;
+        let answered = Answered {
+            messages: latencies.len() as u64,
+            p50_ns: percentile(&mut latencies, 0.5),
+            p99_ns: percentile(&mut latencies, 0.99),
+        };
+        println!("{}", serde_json::to_string(&answered)?);
+        Ok(())
+    }
+}
+
+/// Drives all connections for a time; the latency of each message.
+fn drive(shares: &mut [Share], time: Duration) -> io::Result<Vec<f64>> {
+    let end = Instant::now() + time;
+    thread::scope(|scope| {
+        let threads: Vec<_> = shares.iter_mut().map(|share| scope.spawn(|| share.drive(end))).collect();
+        let mut latencies = Vec::new();
+        for thread in threads {
+            latencies.append(&mut thread.join().expect("a thread of the load generator")?);
+        }
+        Ok(latencies)
+    })
+}
+
+/// The connections of one thread.
+struct Share {
+    epoll: OwnedFd,
+    connections: Vec<Connection>,
+    message: Vec<u8>,
+}
+
+struct Connection {
+    stream: TcpStream,
+    sent_at: Instant,
+    /// Bytes of the present message that have come back.
+    received: usize,
+}
+
+impl Share {
+    fn connect(address: SocketAddr, connections: usize, message: usize) -> io::Result<Share> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let connections = (0..connections)
+            .map(|index| {
+                let stream = TcpStream::connect(address)?;
+                stream.set_nodelay(true)?;
+                stream.set_nonblocking(true)?;
+                let data = epoll::EventData::new_u64(index as u64);
+                epoll::add(&epoll, &stream, data, epoll::EventFlags::IN)?;
+                Ok(Connection { stream, sent_at: Instant::now(), received: 0 })
+            })
+            .collect::<io::Result<_>>()?;
+        Ok(Share { epoll, connections, message: vec![b'x'; message] })
+    }
+
+    /// Keeps a message in flight on each connection until `end`, and waits for the last answers.
+    fn drive(&mut self, end: Instant) -> io::Result<Vec<f64>> {
+        let mut latencies = Vec::new();
+        let mut events = Vec::with_capacity(self.connections.len());
+        for connection in &mut self.connections {
+            connection.send(&self.message)?;
+        }
+        let mut in_flight = self.connections.len();
+        while in_flight > 0 {
+            events.clear();
+            let ready = rustix::buffer::spare_capacity(&mut events);
+            if epoll::wait(&self.epoll, ready, Some(&PATIENCE))? == 0 {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "the server does not answer"));
+            }
+            for event in &events {
+                let event: &epoll::Event = event;
+                let connection = &mut self.connections[event.data.u64() as usize];
+                if connection.receive(self.message.len())? {
+                    let now = Instant::now();
+                    latencies.push((now - connection.sent_at).as_nanos() as f64);
+                    if now < end {
+                        connection.send(&self.message)?;
+                    } else {
+                        in_flight -= 1;
+                    }
+                }
+            }
+        }
+        Ok(latencies)
+    }
+}
+
+impl Connection {
+    /// A message is small and the socket's buffer is empty, so it fits.
+    fn send(&mut self, message: &[u8]) -> io::Result<()> {
+        self.sent_at = Instant::now();
+        self.received = 0;
+        self.stream.write_all(message)
+    }
+
+    /// Reads what is there; true if that makes a message of `length`.
+    fn receive(&mut self, length: usize) -> io::Result<bool> {
+        let mut buffer = [0; 4096];
+        match self.stream.read(&mut buffer) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => {
+                self.received += count;
+                Ok(self.received >= length)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! What a measurement is, and the meter that takes one. Knows nothing of peers or workloads.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
+
+/// What came of a workload on a peer. A child process prints it, its parent reads it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Outcome {
+    Measured(Measurement),
+    /// It could not be measured here; why.
+    Skipped(String),
+}
+
+impl Outcome {
+    pub(crate) fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("an outcome is plain data")
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Measurement {
+    /// What is compared; the first one is what the workload is about.
+    pub(crate) figures: Vec<Figure>,
+    pub(crate) cost: Cost,
+}
+
+/// What the measured process used for one operation.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Cost {
+    pub(crate) wall_ns: f64,
+    pub(crate) cpu_ns: f64,
+    pub(crate) context_switches: f64,
+}
+
+/// One number that peers are compared by.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Figure {
+    pub(crate) name: String,
+    pub(crate) value: f64,
+    pub(crate) unit: Unit,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Unit {
+    /// More is better.
+    PerSecond,
+    /// Less is better.
+    Nanoseconds,
+}
+
+impl Figure {
+    pub(crate) fn nanoseconds(name: &str, value: f64) -> Figure {
+        Figure { name: name.to_owned(), value, unit: Unit::Nanoseconds }
+    }
+
+    /// How good this one is in terms of `other`: above 1 is better, whatever the unit.
+    pub(crate) fn ratio_to(&self, other: &Figure) -> f64 {
+        match self.unit {
+            Unit::PerSecond => self.value / other.value,
+            Unit::Nanoseconds => other.value / self.value,
+        }
+    }
+}
+
+/// Measures this process from `start` to `stop`.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    at: Instant,
+    cpu: Duration,
+    context_switches: u64,
+}
+
+impl Meter {
+    pub(crate) fn start() -> Meter {
+        Meter { context_switches: context_switches(), cpu: cpu_time(), at: Instant::now() }
+    }
+
+    /// The rate of `operations` since the start, and what each cost.
+    pub(crate) fn stop(self, operations: u64) -> Measurement {
+        let wall = self.at.elapsed();
+        let rate = operations as f64 / wall.as_secs_f64();
+        let figure = Figure { name: "rate".to_owned(), value: rate, unit: Unit::PerSecond };
+        Measurement { figures: vec![figure], cost: self.cost(wall, operations) }
+    }
+
+    /// Figures of the workload's own, and what each of `operations` cost.
+    pub(crate) fn stop_with(self, operations: u64, figures: Vec<Figure>) -> Measurement {
+        let wall = self.at.elapsed();
+        Measurement { figures, cost: self.cost(wall, operations) }
+    }
+
+    fn cost(&self, wall: Duration, operations: u64) -> Cost {
+        let cpu = cpu_time().saturating_sub(self.cpu);
+        let switches = context_switches().saturating_sub(self.context_switches);
+        let operations = operations.max(1) as f64;
+        Cost {
+            wall_ns: wall.as_nanos() as f64 / operations,
+            cpu_ns: cpu.as_nanos() as f64 / operations,
+            context_switches: switches as f64 / operations,
+        }
+    }
+}
+
+/// The CPU time of all threads of this process, user and system.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// The context switches of all threads that this process has now, voluntary and not. Zero where
+/// `/proc` does not tell; a thread that ends meanwhile is left out.
+fn context_switches() -> u64 {
+    let Ok(threads) = fs::read_dir("/proc/self/task") else { return 0 };
+    threads
+        .filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("status")).ok())
+        .map(|status| {
+            status
+                .lines()
+                .filter_map(|line| line.split_once("voluntary_ctxt_switches:")?.1.trim().parse::<u64>().ok())
+                .sum::<u64>()
+        })
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ratio_above_one_is_better_whatever_the_unit() {
+        let rate = |value| Figure { name: "rate".to_owned(), value, unit: Unit::PerSecond };
+        assert_eq!(rate(3.0).ratio_to(&rate(2.0)), 1.5);
+        let late = |value| Figure::nanoseconds("late", value);
+        assert_eq!(late(2.0).ratio_to(&late(3.0)), 1.5);
+    }
+
+    #[test]
+    fn the_meter_counts_the_cpu_time_and_the_switches_of_every_thread() {
+        let meter = Meter::start();
+        let (done, wait) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            let start = Instant::now();
+            while start.elapsed() < Duration::from_millis(50) {}
+            wait.recv()
+        });
+        // The thread has to be there still, or its switches are not counted.
+        std::thread::sleep(Duration::from_millis(60));
+        let measurement = meter.stop(1);
+        drop(done);
+        thread.join().unwrap().unwrap_err();
+        assert!(measurement.cost.cpu_ns > 10e6, "{measurement:?}");
+        assert!(measurement.cost.context_switches >= 1.0, "{measurement:?}");
+    }
+}

@@ -1,0 +1,83 @@
+//! This runtime.
+
+use std::future::Future;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+
+use mainspring::net::{TcpListener, TcpStream};
+use mainspring::runtime::{Builder, Runtime};
+
+use super::{PROCESSORS, Peer};
+
+pub(crate) struct Mainspring(Runtime);
+
+impl Peer for Mainspring {
+    type JoinError = mainspring::task::JoinError;
+    type Join<T: Send + 'static> = mainspring::task::JoinHandle<T>;
+    type Sleep = mainspring::time::Sleep;
+    type Listener = TcpListener;
+    type Stream = TcpStream;
+    type HttpStream = TcpStream;
+
+    fn new() -> io::Result<Mainspring> {
+        Builder::new().processors(PROCESSORS).build().map(Mainspring)
+    }
+
+    fn run<F>(&self, root: F) -> F::Output
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.0.block_on(self.0.spawn(root)).expect("the root task")
+    }
+
+    fn spawn<F>(future: F) -> Self::Join<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        mainspring::spawn(future)
+    }
+
+    fn yield_now() -> impl Future<Output = ()> + Send {
+        mainspring::task::yield_now()
+    }
+
+    fn sleep(duration: Duration) -> Self::Sleep {
+        mainspring::time::sleep(duration)
+    }
+
+    fn sleep_until(at: Instant) -> Self::Sleep {
+        mainspring::time::sleep_until(at.into())
+    }
+
+    fn reset(sleep: Pin<&mut Self::Sleep>, at: Instant) {
+        sleep.get_mut().reset(at.into());
+    }
+
+    async fn bind() -> io::Result<(TcpListener, SocketAddr)> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    }
+
+    async fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    async fn read(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+        stream.read(buffer).await
+    }
+
+    async fn write_all(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
+        stream.write_all(bytes).await
+    }
+
+    fn http(stream: TcpStream) -> TcpStream {
+        stream
+    }
+}

@@ -1,0 +1,85 @@
+//! The runtimes that are compared, each behind the same trait in a file of its own.
+//!
+//! An adapter does what the runtime's documentation tells its users to do, and nothing clever: two
+//! processors or worker threads, all else as it comes.
+
+mod mainspring;
+mod tokio;
+
+use std::fmt::{self, Debug};
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use crate::measure::Outcome;
+use crate::workloads::{self, Plan, WorkloadName};
+
+/// Processors or worker threads of each runtime.
+pub(crate) const PROCESSORS: usize = 2;
+
+/// What a workload asks of a runtime.
+pub(crate) trait Peer: Sized + Send + Sync + 'static {
+    type JoinError: Debug + Send;
+    type Join<T: Send + 'static>: Future<Output = Result<T, Self::JoinError>> + Send;
+    type Sleep: Future<Output = ()> + Send;
+    type Listener: Send + Sync;
+    type Stream: Send;
+    type HttpStream: hyper::rt::Read + hyper::rt::Write + Unpin + Send;
+
+    fn new() -> io::Result<Self>;
+
+    /// Runs a task, and waits for it on this thread.
+    fn run<F>(&self, root: F) -> F::Output
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static;
+
+    /// Spawns a task; within one.
+    fn spawn<F>(future: F) -> Self::Join<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static;
+
+    fn yield_now() -> impl Future<Output = ()> + Send;
+
+    fn sleep(duration: Duration) -> Self::Sleep;
+    fn sleep_until(at: Instant) -> Self::Sleep;
+    fn reset(sleep: Pin<&mut Self::Sleep>, at: Instant);
+
+    /// Listens at a free port of the loopback interface.
+    fn bind() -> impl Future<Output = io::Result<(Self::Listener, SocketAddr)>> + Send;
+    /// The stream has TCP_NODELAY set.
+    fn accept(listener: &Self::Listener) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+    fn read(stream: &mut Self::Stream, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>> + Send;
+    fn write_all(stream: &mut Self::Stream, bytes: &[u8]) -> impl Future<Output = io::Result<()>> + Send;
+    fn http(stream: Self::Stream) -> Self::HttpStream;
+}
+
+/// The peers, in the order in which they are taken. The first one is what the others are compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum PeerName {
+    Tokio,
+    Mainspring,
+}
+
+impl PeerName {
+    pub(crate) fn run(self, workload: WorkloadName, plan: Plan) -> io::Result<Outcome> {
+        match self {
+            PeerName::Tokio => workloads::run::<tokio::Tokio>(workload, plan),
+            PeerName::Mainspring => workloads::run::<mainspring::Mainspring>(workload, plan),
+        }
+    }
+}
+
+impl fmt::Display for PeerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value().expect("no peer is hidden");
+        f.write_str(value.get_name())
+    }
+}

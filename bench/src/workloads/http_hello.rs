@@ -1,0 +1,144 @@
+//! HTTP/1.1 by hyper, with one short answer to everything; 64 connections kept alive by `wrk`.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+
+use super::Plan;
+use crate::measure::{Figure, Measurement, Meter, Outcome};
+use crate::peers::Peer;
+
+pub(super) fn run<P: Peer>(peer: &P, plan: Plan) -> io::Result<Outcome> {
+    // wrk says its version on the way out, and fails; that it starts is enough.
+    match Command::new("wrk").arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok(Outcome::Skipped("wrk is not installed (Debian's package wrk)".to_owned()));
+        }
+        started => started.map(drop)?,
+    }
+    let address = peer.run(serve::<P>())?;
+    // wrk counts in whole seconds.
+    let seconds = plan.time.as_secs_f64().ceil() as u64;
+    let mut wrk = Command::new("wrk");
+    wrk.stdin(Stdio::null()).stderr(Stdio::inherit());
+    wrk.args(["-t2", "-c64", "--latency", &format!("-d{seconds}s"), &format!("http://{address}/")]);
+    let meter = Meter::start();
+    let output = wrk.output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        return Err(io::Error::other(format!("wrk failed: {}\n{text}", output.status)));
+    }
+    report(meter, &text).map(Outcome::Measured)
+}
+
+fn report(meter: Meter, text: &str) -> io::Result<Measurement> {
+    let result = Wrk::read(text).ok_or_else(|| io::Error::other(format!("wrk said:\n{text}")))?;
+    if result.failures {
+        return Err(io::Error::other(format!("wrk saw requests fail:\n{text}")));
+    }
+    let mut measurement = meter.stop(result.requests);
+    // wrk's own time has its start and its end left out.
+    measurement.figures[0].value = result.rate;
+    measurement.figures.push(Figure::nanoseconds("p50", result.p50_ns));
+    measurement.figures.push(Figure::nanoseconds("p99", result.p99_ns));
+    Ok(measurement)
+}
+
+async fn serve<P: Peer>() -> io::Result<SocketAddr> {
+    let (listener, address) = P::bind().await?;
+    drop(P::spawn(async move {
+        while let Ok(stream) = P::accept(&listener).await {
+            let connection = http1::Builder::new().serve_connection(P::http(stream), service_fn(hello));
+            drop(P::spawn(async move {
+                // A client that goes away in the middle of something is an error here; wrk's
+                // connections all do.
+                let _ = connection.await;
+            }));
+        }
+    }));
+    Ok(address)
+}
+
+async fn hello(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    Ok(Response::new(Full::new(Bytes::from_static(b"Hello, World!"))))
+}
+
+/// What wrk prints, as far as we care.
+#[derive(Debug, PartialEq)]
+struct Wrk {
+    requests: u64,
+    rate: f64,
+    p50_ns: f64,
+    p99_ns: f64,
+    failures: bool,
+}
+
+impl Wrk {
+    fn read(text: &str) -> Option<Wrk> {
+        let after = |start: &str| text.lines().find_map(|line| Some(line.trim().strip_prefix(start)?.trim()));
+        let requests =
+            text.lines().find_map(|line| line.trim().split_once(" requests in ")?.0.parse().ok())?;
+        Some(Wrk {
+            requests,
+            rate: after("Requests/sec:")?.parse().ok()?,
+            p50_ns: nanoseconds(after("50%")?)?,
+            p99_ns: nanoseconds(after("99%")?)?,
+            failures: text.contains("Socket errors:") || text.contains("Non-2xx"),
+        })
+    }
+}
+
+fn nanoseconds(text: &str) -> Option<f64> {
+    let number = text.trim_end_matches(char::is_alphabetic);
+    let scale = match &text[number.len()..] {
+        "us" => 1e3,
+        "ms" => 1e6,
+        "s" => 1e9,
+        _ => return None,
+    };
+    Some(number.parse::<f64>().ok()? * scale)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OUTPUT: &str = "Running 2s test @ http://127.0.0.1:8080/
+  2 threads and 64 connections
+  Thread Stats   Avg      Stdev     Max   +/- Stdev
+    Latency   673.12us  433.21us  10.50ms   88.11%
+    Req/Sec    47.53k     3.63k   53.90k    60.00%
+  Latency Distribution
+     50%  598.00us
+     75%  801.00us
+     90%    1.05ms
+     99%    2.31ms
+  189283 requests in 2.00s, 23.47MB read
+Requests/sec:  94584.06
+Transfer/sec:     11.73MB
+";
+
+    #[test]
+    fn the_output_of_wrk_is_understood() {
+        let expected =
+            Wrk { requests: 189_283, rate: 94_584.06, p50_ns: 598e3, p99_ns: 2.31e6, failures: false };
+        assert_eq!(Wrk::read(OUTPUT), Some(expected));
+        assert_eq!(Wrk::read("unable to connect"), None);
+    }
+
+    #[test]
+    fn a_failed_request_is_noticed() {
+        let text = format!("{OUTPUT}  Socket errors: connect 0, read 3, write 0, timeout 0\n");
+        assert!(Wrk::read(&text).unwrap().failures);
+        let text = format!("{OUTPUT}  Non-2xx or 3xx responses: 5\n");
+        assert!(Wrk::read(&text).unwrap().failures);
+    }
+}
