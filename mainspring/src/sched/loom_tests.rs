@@ -406,7 +406,7 @@ impl Bare {
         let scheduler = Arc::clone(&self.scheduler);
         let mut turn = scheduler.poller.try_turn().expect("nobody else polls");
         let announced = turn.announce(Tick::NEVER);
-        let assigned = self.fault != Fault::Assigned && self.seat.is_assigned();
+        let assigned = self.fault != Fault::Assigned && self.seat.assigned().is_some();
         if assigned || scheduler.work_is_visible() {
             self.leave(Leave::Searching);
             return announced.withdraw();

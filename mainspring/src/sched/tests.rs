@@ -136,10 +136,6 @@ fn get(counter: &Arc<AtomicUsize>) -> usize {
     counter.load(Ordering::SeqCst)
 }
 
-fn origin() -> Origin {
-    Origin { name: None, spawned_at: std::panic::Location::caller() }
-}
-
 #[test]
 fn due_timers_of_a_worker_that_is_stuck_are_fired_by_another_one() {
     let world = World::new(2);
@@ -333,7 +329,7 @@ fn shutdown_cancels_what_waits_what_is_queued_and_what_comes_later() {
             std::future::pending::<()>().await;
             drop(guard);
         };
-        JoinHandle::new(world.scheduler.spawn(future, origin()))
+        JoinHandle::new(world.scheduler.spawn(future, std::panic::Location::caller()))
     };
     let mut worker = world.worker_with_processor();
     let waiting = spawn();
