@@ -101,9 +101,13 @@ impl Everything {
         poll_once(pin!(&mut nap));
         nap.reset(Instant::now());
         poll_once(pin!(&mut nap));
-        poll_once(pin!(async { drop(timeout(HOUR, pending::<()>()).await) }));
+        poll_once(pin!(async {
+            let _ = timeout(HOUR, pending::<()>()).await;
+        }));
         let mut ticks = interval(HOUR);
-        poll_once(pin!(async { drop(ticks.tick().await) }));
+        poll_once(pin!(async {
+            let _ = ticks.tick().await;
+        }));
         for timer in [&self.once, &self.many] {
             timer.reset(2 * HOUR);
             timer.stop();
