@@ -247,7 +247,8 @@ fn outputs_that_nobody_takes_are_dropped() {
             let token = tally.token();
             set.spawn_on(async move { token }, &runtime.handle());
         }
-        wait_until(|| handle.is_finished() && tally.alive() == 6, || "the tasks did not end".to_owned());
+        wait_until(|| runtime.metrics().tasks_alive == 0, || "the tasks did not end".to_owned());
+        wait_until(|| tally.alive() == 6, || "the detached output was not dropped".to_owned());
         drop(runtime);
         assert_eq!(tally.alive(), 6, "the handles still have theirs");
         drop(set);

@@ -123,21 +123,27 @@ impl Scheduler {
         let started = self.threads.spawn(&role, move || scheduler.run_worker(&own));
         if started.is_err() {
             self.counters.thread_failures.add_one();
-            self.threads.remove_seat(&seat);
+            self.retire(&seat);
         }
         started
     }
 
     fn run_worker(self: Arc<Self>, seat: &Arc<Seat>) {
         Worker::new(&self, Arc::clone(seat)).run();
+        self.retire(seat);
+    }
+
+    /// A worker has ended, or its thread could not be had. The last one clears away what is left. It stays
+    /// listed meanwhile: who shuts down waits for that, though not for a destructor that blocks.
+    fn retire(self: &Arc<Self>, seat: &Seat) {
         if self.threads.remove_seat_unless_last(seat) {
             return;
         }
-        // The last one clears away what is left. It stays listed meanwhile: who shuts down waits for that,
-        // though not for a destructor that blocks.
-        seat.toggle_activity();
-        self.sweep();
-        seat.toggle_activity();
+        if self.may_exit() {
+            seat.toggle_activity();
+            self.sweep();
+            seat.toggle_activity();
+        }
         self.threads.remove_seat(seat);
     }
 
