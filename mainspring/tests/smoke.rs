@@ -25,3 +25,20 @@ fn spawn_and_sleep() {
     rt.block_on(async { mainspring::spawn(async { sleep(Duration::from_micros(50)).await }).await.unwrap() });
     eprintln!("{:?} {:?}", start.elapsed(), rt.metrics());
 }
+
+#[test]
+fn the_debug_form_names_each_processor_and_what_waits() {
+    let runtime = mainspring::runtime::Builder::new().processors(2).build().unwrap();
+    let timer = runtime
+        .block_on(async { mainspring::time::after_func(Duration::from_secs(3600), || unreachable!()) });
+    let text = format!("{runtime:#?}");
+    assert_eq!(text.matches("earliest_timer").count(), 2, "{text}");
+    assert_eq!(text.matches("timers_pending: 1").count(), 1, "{text}");
+    assert!(text.contains("earliest_timer: in 35"), "{text}");
+    assert!(timer.stop());
+    let handle = runtime.handle();
+    drop(runtime);
+    let text = format!("{handle:#?}");
+    assert!(text.contains("\"swept\""), "{text}");
+    assert!(text.contains("workers: []"), "{text}");
+}
