@@ -104,26 +104,3 @@ impl fmt::Display for TryCurrentError {
 }
 
 impl std::error::Error for TryCurrentError {}
-
-#[cfg(all(test, not(mainspring_loom)))]
-mod tests {
-    use crate::runtime::Builder;
-
-    #[test]
-    fn the_debug_form_names_each_processor_and_what_waits() {
-        let runtime = Builder::new().processors(2).build().unwrap();
-        let timer = runtime.block_on(async {
-            crate::time::after_func(std::time::Duration::from_secs(3600), || unreachable!())
-        });
-        let text = format!("{runtime:#?}");
-        assert_eq!(text.matches("earliest_timer").count(), 2, "{text}");
-        assert_eq!(text.matches("timers_pending: 1").count(), 1, "{text}");
-        assert!(text.contains("earliest_timer: in 3599."), "{text}");
-        assert!(timer.stop());
-        let handle = runtime.handle();
-        drop(runtime);
-        let text = format!("{handle:#?}");
-        assert!(text.contains("\"swept\""), "{text}");
-        assert!(text.contains("workers: []"), "{text}");
-    }
-}
