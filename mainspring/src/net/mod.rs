@@ -13,6 +13,9 @@
 //! moving it lets I/O go on, with no byte lost. One that lies in the past cancels what is waiting. It may be
 //! set from any thread at any time. Setting one before each read costs a clock reading and a store.
 //!
+//! Setting a deadline that lies in the past calls the wakers of those who wait, on the thread that sets it.
+//! As with every wake-up, do not hold a lock meanwhile that such a waker takes.
+//!
 //! Not as in Go: an operation that was woken because its socket is ready, and comes to run only after
 //! the deadline has passed, fails too. What is there to be read stays there.
 

@@ -157,7 +157,7 @@ impl Scheduler {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        self.launch(Cell::new(future, Workers(Arc::clone(self)), spawned_at))
+        self.launch(Cell::new(future, Home::<false>(Arc::clone(self)), spawned_at))
     }
 
     /// Spawns a task that the blocking pool runs.
@@ -170,7 +170,7 @@ impl Scheduler {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        self.launch(Cell::new(future, Pool(Arc::clone(self)), spawned_at))
+        self.launch(Cell::new(future, Home::<true>(Arc::clone(self)), spawned_at))
     }
 
     fn launch<F, S>(&self, task: Arc<Cell<F, S>>) -> Arc<dyn Joinable<F::Output>>
@@ -322,29 +322,13 @@ impl Scheduler {
     }
 }
 
-/// Tasks that run on the workers.
-struct Workers(Arc<Scheduler>);
+/// Where a task runs when it is woken: on the workers, or on the blocking pool. A type each, so that a task
+/// spends no byte on it.
+struct Home<const BLOCKING: bool>(Arc<Scheduler>);
 
-impl Schedule for Workers {
+impl<const BLOCKING: bool> Schedule for Home<BLOCKING> {
     fn schedule(&self, task: TaskRef) {
-        self.0.schedule(task);
-    }
-
-    fn finished(&self, id: Id, registration: Registration) {
-        self.0.forget(id, registration);
-    }
-
-    fn panicked(&self, payload: &(dyn Any + Send)) {
-        self.0.panicked(payload);
-    }
-}
-
-/// Tasks that run on the blocking pool.
-struct Pool(Arc<Scheduler>);
-
-impl Schedule for Pool {
-    fn schedule(&self, task: TaskRef) {
-        self.0.schedule_blocking(task);
+        if BLOCKING { self.0.schedule_blocking(task) } else { self.0.schedule(task) }
     }
 
     fn finished(&self, id: Id, registration: Registration) {

@@ -17,34 +17,20 @@ macro_rules! for_readers {
     };
 }
 
-/// Implements a trait for writing for everything that writes.
+/// Implements a trait for writing for everything that writes. The three traits differ in their names, in
+/// that of the method that ends writing, and in what `more` says.
 macro_rules! for_writers {
-    ($implement:ident) => {
-        $implement!(TcpStream, |this| this);
-        $implement!(&TcpStream, |this| *this);
-        $implement!(WriteHalf<'_>, |this| this.stream);
-        $implement!(OwnedWriteHalf, |this| &*this.stream);
+    ($write:path, $end:ident, $more:tt) => {
+        poll_write!(TcpStream, |this| this, $write, $end, $more);
+        poll_write!(&TcpStream, |this| *this, $write, $end, $more);
+        poll_write!(WriteHalf<'_>, |this| this.stream, $write, $end, $more);
+        poll_write!(OwnedWriteHalf, |this| &*this.stream, $write, $end, $more);
     };
 }
 
-macro_rules! futures_read {
-    ($ty:ty, |$this:ident| $stream:expr) => {
-        impl futures_io::AsyncRead for $ty {
-            fn poll_read(
-                self: Pin<&mut Self>,
-                context: &mut Context<'_>,
-                buffer: &mut [u8],
-            ) -> Poll<io::Result<usize>> {
-                let $this = &*self;
-                ($stream).poll_read_bytes(context, buffer)
-            }
-        }
-    };
-}
-
-macro_rules! futures_write {
-    ($ty:ty, |$this:ident| $stream:expr) => {
-        impl futures_io::AsyncWrite for $ty {
+macro_rules! poll_write {
+    ($ty:ty, |$this:ident| $stream:expr, $write:path, $end:ident, { $($more:tt)* }) => {
+        impl $write for $ty {
             fn poll_write(
                 self: Pin<&mut Self>,
                 context: &mut Context<'_>,
@@ -67,16 +53,33 @@ macro_rules! futures_write {
                 Poll::Ready(Ok(()))
             }
 
-            fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            fn $end(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
                 let $this = &*self;
                 ($stream).poll_end()
+            }
+
+            $($more)*
+        }
+    };
+}
+
+macro_rules! futures_read {
+    ($ty:ty, |$this:ident| $stream:expr) => {
+        impl futures_io::AsyncRead for $ty {
+            fn poll_read(
+                self: Pin<&mut Self>,
+                context: &mut Context<'_>,
+                buffer: &mut [u8],
+            ) -> Poll<io::Result<usize>> {
+                let $this = &*self;
+                ($stream).poll_read_bytes(context, buffer)
             }
         }
     };
 }
 
 for_readers!(futures_read);
-for_writers!(futures_write);
+for_writers!(futures_io::AsyncWrite, poll_close, {});
 
 #[cfg(feature = "tokio-io")]
 mod tokio_io {
@@ -120,45 +123,12 @@ mod tokio_io {
         };
     }
 
-    macro_rules! tokio_write {
-        ($ty:ty, |$this:ident| $stream:expr) => {
-            impl tokio::io::AsyncWrite for $ty {
-                fn poll_write(
-                    self: Pin<&mut Self>,
-                    context: &mut Context<'_>,
-                    bytes: &[u8],
-                ) -> Poll<io::Result<usize>> {
-                    let $this = &*self;
-                    ($stream).poll_write_bytes(context, bytes)
-                }
-
-                fn poll_write_vectored(
-                    self: Pin<&mut Self>,
-                    context: &mut Context<'_>,
-                    buffers: &[IoSlice<'_>],
-                ) -> Poll<io::Result<usize>> {
-                    let $this = &*self;
-                    ($stream).poll_write_buffers(context, buffers)
-                }
-
-                fn is_write_vectored(&self) -> bool {
-                    true
-                }
-
-                fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-                    Poll::Ready(Ok(()))
-                }
-
-                fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-                    let $this = &*self;
-                    ($stream).poll_end()
-                }
-            }
-        };
-    }
-
     for_readers!(tokio_read);
-    for_writers!(tokio_write);
+    for_writers!(tokio::io::AsyncWrite, poll_shutdown, {
+        fn is_write_vectored(&self) -> bool {
+            true
+        }
+    });
 }
 
 #[cfg(feature = "hyper")]
@@ -202,43 +172,10 @@ mod hyper_rt {
         };
     }
 
-    macro_rules! hyper_write {
-        ($ty:ty, |$this:ident| $stream:expr) => {
-            impl hyper::rt::Write for $ty {
-                fn poll_write(
-                    self: Pin<&mut Self>,
-                    context: &mut Context<'_>,
-                    bytes: &[u8],
-                ) -> Poll<io::Result<usize>> {
-                    let $this = &*self;
-                    ($stream).poll_write_bytes(context, bytes)
-                }
-
-                fn poll_write_vectored(
-                    self: Pin<&mut Self>,
-                    context: &mut Context<'_>,
-                    buffers: &[IoSlice<'_>],
-                ) -> Poll<io::Result<usize>> {
-                    let $this = &*self;
-                    ($stream).poll_write_buffers(context, buffers)
-                }
-
-                fn is_write_vectored(&self) -> bool {
-                    true
-                }
-
-                fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-                    Poll::Ready(Ok(()))
-                }
-
-                fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-                    let $this = &*self;
-                    ($stream).poll_end()
-                }
-            }
-        };
-    }
-
     for_readers!(hyper_read);
-    for_writers!(hyper_write);
+    for_writers!(hyper::rt::Write, poll_shutdown, {
+        fn is_write_vectored(&self) -> bool {
+            true
+        }
+    });
 }
