@@ -2,7 +2,7 @@
 //! crates that bring the traits use them.
 #![cfg(any(feature = "tokio-io", feature = "hyper"))]
 
-mod sockets;
+mod common;
 
 #[cfg(feature = "tokio-io")]
 mod tokio_io {
@@ -10,7 +10,9 @@ mod tokio_io {
     use std::pin::pin;
     use std::task::Poll;
 
-    use crate::sockets::{byte_at, is_timeout, pair, poll_once, run};
+    use crate::common::run;
+    use crate::common::sockets::{byte_at, is_timeout, pair, poll_once};
+
     use mainspring::time::{Duration, Instant};
     use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
@@ -105,7 +107,9 @@ mod hyper_rt {
     use std::pin::Pin;
     use std::task::{Context, Poll};
 
-    use crate::sockets::{SOON, byte_at, is_timeout, pair, run, runtime};
+    use crate::common::sockets::{byte_at, is_timeout, pair};
+    use crate::common::{SOON, run, watched};
+
     use http_body_util::{BodyExt, Full};
     use hyper::body::{Bytes, Incoming};
     use hyper::rt::{Executor as _, Sleep, Timer as _};
@@ -232,8 +236,8 @@ mod hyper_rt {
 
     #[test]
     fn the_executor_spawns_where_it_was_told_to() {
-        let (one, _watchdog) = runtime(1);
-        let (two, _watchdog) = runtime(2);
+        let (_watchdog, one) = watched(1);
+        let (_watchdog, two) = watched(2);
         let executor = Executor::on(two.handle());
         let (sender, receiver) = std::sync::mpsc::channel();
         one.block_on(async {

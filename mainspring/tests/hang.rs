@@ -1,6 +1,5 @@
 //! Nothing hangs: many small programs, each different and made from a seed, that spawn, sleep, wake one
-//! another across threads and end their runtime in the middle of it; and the sharpest patterns of
-//! going to sleep at the very moment at which work comes.
+//! another across threads and end their runtime in the middle of it.
 //!
 //! The monitor would repair a lost wake-up after some ten milliseconds, and hide it: so its counter of such
 //! rescues has to stay at zero. `MAINSPRING_SOAK=10` runs ten times as long.
@@ -16,32 +15,18 @@ use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
-use common::{EXPECTED, Rng, Watchdog, soak, spin};
+use common::stress::{Rng, assert_no_rescue, seeded, soak, spin};
+use common::watchdog::{EXPECTED, Watchdog};
 use mainspring::net::{TcpListener, TcpStream};
-use mainspring::runtime::{Builder, Handle, Runtime};
+use mainspring::runtime::{Handle, Runtime};
 use mainspring::task::{JoinSet, yield_now};
 use mainspring::time::{Instant, after_func, every, sleep, sleep_until, timeout};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 /// Small programs for each number of processors.
 const RUNS: f64 = 1000.0;
-/// Rounds of each pattern for each number of processors, spread over fresh runtimes.
-const ROUNDS: f64 = 3000.0;
-const ROUNDS_PER_RUNTIME: u64 = 100;
 
 const HOUR: Duration = Duration::from_secs(3600);
-
-fn build(processors: usize, seed: u64) -> Runtime {
-    Builder::new().processors(processors).seed(seed).thread_name("hang").build().unwrap()
-}
-
-#[track_caller]
-fn assert_no_rescue(runtime: &Runtime, what: &str) {
-    let metrics = runtime.metrics();
-    assert_eq!(metrics.rescues, 0, "{what}: a wake-up was lost, {runtime:#?}\n{metrics:#?}");
-}
-
-// Small programs from a seed.
 
 #[test]
 fn a_thousand_programs_on_one_processor() {
@@ -73,7 +58,7 @@ fn program(processors: usize, seed: u64, watchdog: &Watchdog) {
     let name = format!("MAINSPRING_SEED={seed} with {processors} processors");
     watchdog.step(&name);
     let mut rng = Rng(seed);
-    let runtime = build(processors, seed);
+    let runtime = seeded(processors, seed);
     watchdog.watch(&runtime.handle());
     let ended = Arc::new(AtomicUsize::new(0));
     let actors: Vec<Actor> = (0..2 + rng.below(6)).map(|_| actor(rng.split())).collect();
@@ -136,7 +121,7 @@ fn end(runtime: Runtime, rng: &mut Rng, name: &str) {
             receiver.recv().unwrap();
         }
         _ => {
-            let other = build(1, rng.next());
+            let other = seeded(1, rng.next());
             other.block_on(async move { drop(runtime) });
         }
     }
@@ -504,145 +489,4 @@ async fn tree(mut rng: Rng) {
         })
     }
     assert_eq!(node(3, rng.split()).await, 27);
-}
-
-// The moment of going to sleep.
-
-/// Runs `rounds` of a pattern on fresh runtimes with 1, 2 and 8 processors.
-fn pattern(name: &str, rounds: impl Fn(&Runtime, &mut Rng, u64)) {
-    let watchdog = Watchdog::new(name);
-    let mut seeds = Rng(99);
-    for processors in [1, 2, 8] {
-        for _ in 0..(ROUNDS * soak()) as u64 / ROUNDS_PER_RUNTIME {
-            let seed = seeds.next();
-            let step = format!("{name}, seed {seed}, {processors} processors");
-            watchdog.step(&step);
-            let runtime = build(processors, seed);
-            watchdog.watch(&runtime.handle());
-            rounds(&runtime, &mut Rng(seed), ROUNDS_PER_RUNTIME);
-            assert_no_rescue(&runtime, &step);
-        }
-    }
-}
-
-#[test]
-fn two_tasks_that_wake_each_other_between_short_sleeps() {
-    pattern("ping-pong", |runtime, rng, rounds| {
-        let (there, mut arrivals) = mpsc::channel::<u64>(1);
-        let (back, mut returns) = mpsc::channel(1);
-        let (mut here, mut other) = (rng.split(), rng.split());
-        let echo = runtime.spawn(async move {
-            while let Some(n) = arrivals.recv().await {
-                sleep(other.micros(21)).await;
-                back.send(n).await.unwrap();
-            }
-        });
-        let ping = runtime.spawn(async move {
-            for n in 0..rounds {
-                there.send(n).await.unwrap();
-                assert_eq!(returns.recv().await, Some(n));
-                sleep(here.micros(21)).await;
-            }
-        });
-        runtime.block_on(async {
-            ping.await.unwrap();
-            echo.await.unwrap();
-        });
-    });
-}
-
-#[test]
-fn a_thread_that_wakes_the_only_task() {
-    pattern("thread wakes task", |runtime, rng, rounds| {
-        let (sender, mut receiver) = mpsc::unbounded_channel::<u64>();
-        let (answer, answers) = std_mpsc::channel();
-        let task = runtime.spawn(async move {
-            while let Some(n) = receiver.recv().await {
-                answer.send(n).unwrap();
-            }
-        });
-        for n in 0..rounds {
-            spin(rng.micros(40));
-            sender.send(n).unwrap();
-            assert_eq!(answers.recv(), Ok(n));
-        }
-        drop(sender);
-        runtime.block_on(task).unwrap();
-    });
-}
-
-#[test]
-fn timers_armed_by_threads_while_all_workers_sleep() {
-    pattern("timers from threads", |runtime, rng, rounds| {
-        let _far = runtime.block_on(async { after_func(HOUR, || ()) });
-        thread::scope(|scope| {
-            for _ in 0..2 {
-                let mut rng = rng.split();
-                scope.spawn(move || {
-                    for n in 0..rounds / 2 {
-                        spin(rng.micros(40));
-                        let duration = rng.micros(60);
-                        if n % 2 == 0 {
-                            runtime.block_on(sleep(duration));
-                        } else {
-                            let (sender, receiver) = std_mpsc::channel();
-                            runtime.block_on(async {
-                                after_func(duration, move || sender.send(()).unwrap());
-                            });
-                            receiver.recv().unwrap();
-                        }
-                    }
-                });
-            }
-        });
-    });
-}
-
-#[test]
-fn short_tasks_spawned_by_threads_one_after_the_other() {
-    pattern("spawns from threads", |runtime, rng, rounds| {
-        thread::scope(|scope| {
-            for _ in 0..2 {
-                let mut rng = rng.split();
-                scope.spawn(move || {
-                    for n in 0..rounds / 2 {
-                        spin(rng.micros(20));
-                        let work = rng.micros(20);
-                        let task = runtime.spawn(async move {
-                            spin(work);
-                            n
-                        });
-                        assert_eq!(runtime.block_on(task).unwrap(), n);
-                    }
-                });
-            }
-        });
-    });
-}
-
-#[test]
-fn bytes_that_come_while_all_workers_go_to_sleep() {
-    use std::io::{Read, Write};
-    pattern("bytes from a thread", |runtime, rng, rounds| {
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
-        let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        client.set_nodelay(true).unwrap();
-        let task = runtime.spawn(async move {
-            let (stream, _) = listener.accept().await?;
-            let mut byte = [0];
-            while stream.read(&mut byte).await? > 0 {
-                stream.write_all(&byte).await?;
-            }
-            io::Result::Ok(())
-        });
-        for n in 0..rounds {
-            spin(rng.micros(40));
-            client.write_all(&[n as u8]).unwrap();
-            let mut byte = [0];
-            client.read_exact(&mut byte).unwrap();
-            assert_eq!(byte, [n as u8]);
-        }
-        drop(client);
-        runtime.block_on(task).unwrap().unwrap();
-    });
 }

@@ -1,7 +1,7 @@
 //! TCP streams by behaviour, deadlines aside: reading, writing, sharing, halves and ends, and that nothing is
 //! lost and nobody waits for ever.
 
-mod sockets;
+mod common;
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::Shutdown;
@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 
+use common::sockets::{byte_at, fill, pair, poll_once};
+use common::{SOON, run, watched};
 use futures_util::io::{AsyncReadExt, AsyncWriteExt};
 use mainspring::net::TcpStream;
 use mainspring::task::yield_now;
 use mainspring::time::{Duration, sleep, timeout};
-use sockets::{SOON, byte_at, fill, pair, poll_once, run, runtime};
 
 /// Waits until the kernel has brought over what was sent: all of it can be looked at.
 async fn arrived(stream: &TcpStream, count: usize) {
@@ -341,7 +342,7 @@ fn an_aborted_reader_leaves_the_socket_to_the_others() {
 #[test]
 fn a_task_that_polls_more_idle_sockets_than_its_budget_comes_to_each_and_does_not_spin() {
     const SOCKETS: usize = 300;
-    let (runtime, _watchdog) = runtime(1);
+    let (_watchdog, runtime) = watched(1);
     runtime.block_on(async {
         let mut pairs = Vec::new();
         for _ in 0..SOCKETS {

@@ -1,7 +1,7 @@
 //! TCP sockets by behaviour: connecting, accepting and closing, with few descriptors and with many
 //! connections, on this runtime, on another, on none, and after the end of their own.
 
-mod sockets;
+mod common;
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -10,9 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use common::foreign::foreign_block_on;
+use common::sockets::{byte_at, fill, pair, poll_once};
+use common::watchdog::Watchdog;
+use common::{SOON, eventually, run, watched};
 use mainspring::net::{TcpListener, TcpStream};
 use mainspring::time::{Duration, sleep, timeout};
-use sockets::{SOON, byte_at, eventually, fill, foreign_block_on, pair, poll_once, run, runtime};
 
 // Connecting and listening.
 
@@ -71,7 +74,7 @@ fn an_address_in_use_is_an_error_and_one_that_was_used_is_not() {
 
 #[test]
 fn a_connection_attempt_that_is_given_up_leaves_nothing_behind() {
-    let (runtime, _watchdog) = runtime(2);
+    let (_watchdog, runtime) = watched(2);
     runtime.block_on(async {
         // A listener that takes next to nothing: attempts beyond that wait.
         let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
@@ -169,7 +172,7 @@ fn without_descriptors_accept_fails_and_the_connection_waits() {
 #[test]
 fn two_hundred_connections_echo_at_once() {
     for processors in [1, 2, 8] {
-        let (runtime, _watchdog) = runtime(processors);
+        let (_watchdog, runtime) = watched(processors);
         runtime.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let addr = listener.local_addr().unwrap();
@@ -234,11 +237,11 @@ fn sockets_work_on_a_foreign_executor_and_in_plain_block_on() {
             assert_eq!(b.read(&mut [0]).await.unwrap(), 1);
         }
     }
-    let _watchdog = sockets::Watchdog::new(mainspring::runtime::Handle::current());
+    let _watchdog = Watchdog::here();
     foreign_block_on(echo_once());
     mainspring::block_on(echo_once());
     // Made on one runtime, used on another and on none.
-    let (one, _watchdog) = runtime(1);
+    let (_watchdog, one) = watched(1);
     let (a, b) = one.block_on(pair());
     let reader = thread::spawn(move || {
         let mut buffer = [0; 5];
@@ -256,7 +259,7 @@ fn sockets_work_on_a_foreign_executor_and_in_plain_block_on() {
 #[test]
 fn sockets_that_outlive_their_runtime_fail_and_do_not_hang() {
     for processors in [1, 2] {
-        let (runtime, watchdog) = runtime(processors);
+        let (watchdog, runtime) = watched(processors);
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let (a, b) = runtime.block_on(pair());
         runtime.block_on(fill(&a));
@@ -336,7 +339,7 @@ fn streams_go_from_std_and_back() {
 #[test]
 fn a_runtime_drops_tasks_with_pending_operations_and_their_sockets() {
     for processors in [1, 2, 8] {
-        let (runtime, watchdog) = runtime(processors);
+        let (watchdog, runtime) = watched(processors);
         let (a, b) = runtime.block_on(pair());
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let handle = runtime.handle();

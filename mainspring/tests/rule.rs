@@ -19,7 +19,8 @@ use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
-use common::{EXPECTED, Watchdog, soak};
+use common::stress::soak;
+use common::watchdog::{EXPECTED, Watchdog};
 use mainspring::net::{TcpListener, TcpStream};
 use mainspring::runtime::{Builder, Handle, Runtime};
 use mainspring::task::{JoinSet, yield_now};

@@ -1,6 +1,6 @@
 //! The end of a runtime: whatever it holds is freed, whoever waits is told, and no thread stays behind.
 //!
-//! What a runtime may hold is counted in and out with [`Token`]s. Under the address sanitizer
+//! What a runtime may hold is counted in and out with tokens. Under the address sanitizer
 //! (`.ci/sanitize asan`) the same tests show that nothing leaks which no token is in.
 
 mod common;
@@ -8,88 +8,20 @@ mod common;
 use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::Watchdog;
+use common::ending::{LONG, Tally, Token, on_runtimes, settle, wait_until};
+use common::runtime as build;
+use common::watchdog::Watchdog;
 use mainspring::net::{TcpListener, TcpStream};
-use mainspring::runtime::{Builder, Handle, Runtime};
-use mainspring::task::{JoinHandle, JoinSet, yield_now};
+use mainspring::runtime::{Builder, Handle};
+use mainspring::task::{JoinHandle, JoinSet};
 use mainspring::time::{Timer, after_func, every, sleep};
 
 const HOUR: Duration = Duration::from_secs(3600);
-/// What no end of a runtime takes, on the busiest machine; the bound that the documentation implies is
-/// much lower.
-const LONG: Duration = Duration::from_secs(2);
-
-/// How many tokens there are.
-#[derive(Clone, Default)]
-struct Tally(Arc<AtomicUsize>);
-
-impl Tally {
-    fn token(&self) -> Token {
-        self.0.fetch_add(1, Ordering::SeqCst);
-        Token(self.clone())
-    }
-
-    fn alive(&self) -> usize {
-        self.0.load(Ordering::SeqCst)
-    }
-
-    /// Waits for the last one, which may be dropped by a thread that nobody waits for.
-    #[track_caller]
-    fn assert_all_dropped(&self) {
-        wait_until(|| self.alive() == 0, || format!("{} values are left", self.alive()));
-    }
-}
-
-/// A value that is counted while it lives.
-struct Token(Tally);
-
-impl Token {
-    /// Uses it, so that a closure or a future owns it whole.
-    fn hold(&self) {}
-}
-
-impl Drop for Token {
-    fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-#[track_caller]
-fn wait_until(condition: impl Fn() -> bool, what: impl Fn() -> String) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(10), "{}", what());
-        thread::sleep(Duration::from_millis(1));
-    }
-}
-
-fn build(processors: usize) -> Runtime {
-    Builder::new().processors(processors).build().unwrap()
-}
-
-/// Runs `test` on runtimes with one and with three processors, watched over.
-fn on_runtimes(name: &str, test: impl Fn(Runtime)) {
-    let watchdog = Watchdog::new(name);
-    for processors in [1, 3] {
-        watchdog.step(format!("{name}, {processors} processors"));
-        let runtime = build(processors);
-        watchdog.watch(&runtime.handle());
-        test(runtime);
-    }
-}
-
-/// Waits until a task has been polled and is pending for good.
-fn settle(runtime: &Runtime) {
-    for _ in 0..3 {
-        runtime.block_on(async { mainspring::spawn(yield_now()).await.unwrap() });
-    }
-}
 
 #[test]
 fn futures_that_are_never_woken_are_dropped() {
@@ -335,82 +267,6 @@ fn a_task_that_spawns_when_it_is_dropped_ends_all_the_same() {
     });
 }
 
-/// Puts a runtime where `place` says, drops it there, and looks whether what it held is gone.
-fn dropped_in(name: &str, place: impl Fn(Handle, Box<dyn FnOnce() + Send>)) {
-    on_runtimes(name, |runtime| {
-        let tally = Tally::default();
-        let token = tally.token();
-        runtime.spawn(async move {
-            pending::<()>().await;
-            token.hold();
-        });
-        let token = tally.token();
-        runtime.block_on(async { after_func(HOUR, move || token.hold()) });
-        settle(&runtime);
-        let (sender, receiver) = mpsc::channel();
-        let handle = runtime.handle();
-        let end = Box::new(move || {
-            let start = Instant::now();
-            drop(runtime);
-            sender.send(start.elapsed()).unwrap();
-        });
-        place(handle.clone(), end);
-        let took = receiver.recv().expect("the runtime was not dropped by the place itself");
-        assert!(took < LONG, "{took:?}");
-        tally.assert_all_dropped();
-        wait_until(|| handle.metrics().workers == 0, || format!("a worker stays: {handle:#?}"));
-    });
-}
-
-#[test]
-fn a_runtime_may_be_dropped_inside_of_one_of_its_tasks() {
-    dropped_in("in a task", |handle, end| drop(handle.spawn(async move { end() })));
-}
-
-#[test]
-fn a_runtime_may_be_dropped_inside_of_block_on() {
-    dropped_in("in block_on", |handle, end| handle.block_on(async move { end() }));
-}
-
-#[test]
-fn a_runtime_may_be_dropped_inside_of_block_on_inside_of_a_task() {
-    dropped_in("in block_on in a task", |handle, end| {
-        drop(handle.spawn(async move { mainspring::block_on(async move { end() }) }));
-    });
-}
-
-#[test]
-fn a_runtime_may_be_dropped_on_its_blocking_pool() {
-    dropped_in("in the blocking pool", |handle, end| drop(handle.spawn_blocking(end)));
-}
-
-#[test]
-fn a_runtime_may_be_dropped_in_a_timer_function() {
-    dropped_in("in a timer function", |handle, end| {
-        handle.block_on(async { after_func(Duration::from_micros(10), end) });
-    });
-}
-
-#[test]
-fn a_runtime_may_be_dropped_by_the_destructor_of_a_task_of_another_one() {
-    struct OnDrop(Option<Box<dyn FnOnce() + Send>>);
-    impl Drop for OnDrop {
-        fn drop(&mut self) {
-            self.0.take().unwrap()();
-        }
-    }
-    dropped_in("in a destructor", |_, end| {
-        let other = build(1);
-        let value = OnDrop(Some(end));
-        other.spawn(async move {
-            pending::<()>().await;
-            drop(value);
-        });
-        settle(&other);
-        drop(other);
-    });
-}
-
 #[test]
 fn shutdown_says_in_time_how_many_workers_are_stuck() {
     let _watchdog = Watchdog::new("stuck workers");
@@ -587,50 +443,4 @@ fn a_sleep_outlives_its_runtime_and_a_read_fails() {
         dead.block_on(sleep(Duration::from_millis(1)));
         dead.block_on(stream.read(&mut [0])).unwrap_err();
     });
-}
-
-/// The names of this process's threads that begin so.
-fn threads_named(prefix: &str) -> Vec<String> {
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-    let names = tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")).ok());
-    names.filter(|name| name.starts_with(prefix)).collect()
-}
-
-#[test]
-fn no_thread_stays_behind() {
-    let _watchdog = Watchdog::new("threads");
-    let runtime = Builder::new().processors(4).thread_name("leaving").build().unwrap();
-    let (sender, receiver) = mpsc::channel();
-    for n in 0..8 {
-        let sender = sender.clone();
-        runtime.spawn(async move {
-            sleep(Duration::from_millis(1)).await;
-            mainspring::spawn_blocking(move || sender.send(n).unwrap()).await.unwrap();
-        });
-    }
-    drop(sender);
-    assert_eq!(receiver.iter().count(), 8);
-    // A worker, the monitor and a thread of the pool at least.
-    assert!(threads_named("leaving").len() >= 3, "{:?}", threads_named("leaving"));
-    drop(runtime);
-    wait_until(|| threads_named("leaving").is_empty(), || format!("{:?}", threads_named("leaving")));
-}
-
-#[test]
-fn ending_a_runtime_that_has_hardly_begun_leaves_nothing() {
-    let watchdog = Watchdog::new("hardly begun");
-    for n in 0..300 {
-        watchdog.step(format!("hardly begun, {n}"));
-        let tally = Tally::default();
-        let runtime = build(1 + n % 3);
-        for _ in 0..n % 4 {
-            let token = tally.token();
-            runtime.spawn(async move {
-                sleep(HOUR).await;
-                token.hold();
-            });
-        }
-        drop(runtime);
-        assert_eq!(tally.alive(), 0);
-    }
 }

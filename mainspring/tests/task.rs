@@ -1,35 +1,24 @@
 //! Tasks by their behaviour: how they start, how they end, what becomes of what they own.
 
-mod support;
+mod common;
 
 use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{channel, sync_channel};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use common::drops::{Count, on_drop};
+use common::foreign::foreign_block_on;
+use common::watchdog::Watchdog;
+use common::{check, eventually, watched};
 use mainspring::runtime::{Builder, Handle};
-use mainspring::task::{AbortHandle, JoinError, JoinHandle, JoinSet, yield_now};
-use mainspring::time::{Instant, after_func, sleep};
+use mainspring::task::{AbortHandle, JoinError, JoinHandle, yield_now};
+use mainspring::time::{after_func, sleep};
 use mainspring::{spawn, spawn_blocking};
-use support::{Count, check, eventually, foreign_block_on, on_drop, runtime, watchdog};
-
-/// Silences std's hook for panics that a test causes on purpose, whose messages begin with "on purpose".
-fn quiet() {
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(|| {
-        let hook = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            let text = info.payload_as_str().unwrap_or("on purpose");
-            if !text.starts_with("on purpose") {
-                hook(info);
-            }
-        }));
-    });
-}
 
 fn is_ready<F: Future + Unpin>(future: &mut F) -> bool {
     Pin::new(future).poll(&mut Context::from_waker(Waker::noop())).is_ready()
@@ -100,8 +89,7 @@ fn a_handle_can_be_polled_given_up_and_polled_from_elsewhere() {
 
 #[test]
 fn a_handle_works_on_another_executor() {
-    let _watchdog = watchdog();
-    let runtime = runtime(1);
+    let (_watchdog, runtime) = watched(1);
     assert_eq!(foreign_block_on(runtime.spawn(async { 7 })).unwrap(), 7);
 }
 
@@ -132,8 +120,7 @@ fn dropping_the_handle_detaches_the_task() {
 
 #[test]
 fn an_abort_before_the_first_poll_drops_the_future_unpolled() {
-    let _watchdog = watchdog();
-    let runtime = runtime(1);
+    let (_watchdog, runtime) = watched(1);
     let dropped = Count::new();
     let counted = dropped.on_drop();
     let task = runtime.spawn(async move {
@@ -246,9 +233,8 @@ fn a_task_may_abort_itself() {
 
 #[test]
 fn a_task_that_waits_for_itself_goes_with_its_runtime() {
-    let _watchdog = watchdog();
     let dropped = Count::new();
-    let runtime = runtime(2);
+    let (_watchdog, runtime) = watched(2);
     let (sender, receiver) = channel::<JoinHandle<()>>();
     let (counted, polled) = (dropped.on_drop(), Count::new());
     let poll = polled.clone();
@@ -291,13 +277,14 @@ fn a_destructor_may_wake_spawn_and_join_its_task() {
 
 #[test]
 fn a_panic_ends_its_task_alone_and_is_given_to_who_joins() {
-    quiet();
     check(|| async {
         let handle = spawn(async { std::panic::panic_any(7_u32) });
         let error = handle.await.unwrap_err();
         assert!(error.is_panic() && !error.is_cancelled());
         assert!(
-            io::Error::from(spawn(async { panic!("on purpose") }).await.unwrap_err()).get_ref().is_some()
+            io::Error::from(spawn(async { panic!("expected: on purpose") }).await.unwrap_err())
+                .get_ref()
+                .is_some()
         );
         assert_eq!(*error.into_panic().downcast::<u32>().unwrap(), 7);
         assert_eq!(spawn(async { 1 }).await.unwrap(), 1);
@@ -307,22 +294,23 @@ fn a_panic_ends_its_task_alone_and_is_given_to_who_joins() {
 
 #[test]
 fn the_panic_hook_is_told_of_tasks_and_timer_functions_and_may_panic() {
-    quiet();
-    let _watchdog = watchdog();
+    let _watchdog = Watchdog::here();
     let told = Count::new();
     let count = told.clone();
     let runtime = Builder::new()
         .processors(1)
         .panic_hook(move |payload| {
-            assert!(payload.downcast_ref::<&str>().is_some_and(|text| text.starts_with("on purpose")));
+            assert!(
+                payload.downcast_ref::<&str>().is_some_and(|text| text.starts_with("expected: on purpose"))
+            );
             count.add();
-            panic!("on purpose, in the hook");
+            panic!("expected: on purpose, in the hook");
         })
         .build()
         .unwrap();
     runtime.block_on(async {
-        assert!(spawn(async { panic!("on purpose") }).await.unwrap_err().is_panic());
-        after_func(Duration::ZERO, || panic!("on purpose"));
+        assert!(spawn(async { panic!("expected: on purpose") }).await.unwrap_err().is_panic());
+        after_func(Duration::ZERO, || panic!("expected: on purpose"));
         while told.get() < 2 {
             sleep(Duration::from_micros(100)).await;
         }
@@ -331,9 +319,8 @@ fn the_panic_hook_is_told_of_tasks_and_timer_functions_and_may_panic() {
 
 #[test]
 fn a_future_whose_destructor_panics_ends_as_panicked() {
-    quiet();
     check(|| async {
-        let bomb = on_drop(|| panic!("on purpose"));
+        let bomb = on_drop(|| panic!("expected: on purpose"));
         let handle = spawn(async move {
             let _bomb = bomb;
             pending::<()>().await;
@@ -362,10 +349,11 @@ impl Drop for PanicsTwice {
 
 #[test]
 fn of_a_panic_in_the_poll_and_one_in_the_destructor_the_first_is_given() {
-    quiet();
     check(|| async {
-        let error = spawn(PanicsTwice("on purpose, first", "on purpose, second")).await.unwrap_err();
-        assert_eq!(*error.into_panic().downcast::<&str>().unwrap(), "on purpose, first");
+        let error = spawn(PanicsTwice("expected: on purpose, first", "expected: on purpose, second"))
+            .await
+            .unwrap_err();
+        assert_eq!(*error.into_panic().downcast::<&str>().unwrap(), "expected: on purpose, first");
     });
 }
 
@@ -382,7 +370,6 @@ impl Drop for Bomb {
 
 #[test]
 fn payloads_outputs_and_timer_functions_whose_destructors_panic_leave_the_workers_alive() {
-    quiet();
     check(|| async {
         // The output of a task that nobody wants, and the payload of what its destructor panics with.
         drop(spawn(async { Bomb(3) }));
@@ -416,10 +403,9 @@ fn payloads_outputs_and_timer_functions_whose_destructors_panic_leave_the_worker
 
 #[test]
 fn everything_is_dropped_exactly_once() {
-    let _watchdog = watchdog();
     let (futures, outputs) = (Count::new(), Count::new());
     const COUNT: usize = 400;
-    let runtime = runtime(2);
+    let (_watchdog, runtime) = watched(2);
     let mut handles = Vec::new();
     for n in 0..COUNT {
         let (future, output) = (futures.on_drop(), outputs.on_drop());
@@ -451,8 +437,7 @@ fn everything_is_dropped_exactly_once() {
 
 #[test]
 fn a_task_spawned_after_its_runtime_has_gone_is_cancelled_at_once() {
-    let _watchdog = watchdog();
-    let runtime = runtime(1);
+    let (_watchdog, runtime) = watched(1);
     let handle = runtime.handle();
     drop(runtime);
     let dropped = Count::new();
@@ -467,8 +452,7 @@ fn a_task_spawned_after_its_runtime_has_gone_is_cancelled_at_once() {
 
 #[test]
 fn who_waits_for_a_task_is_told_when_the_runtime_goes() {
-    let _watchdog = watchdog();
-    let runtime = runtime(1);
+    let (_watchdog, runtime) = watched(1);
     let task = runtime.spawn(pending::<()>());
     let waiter = std::thread::spawn(move || foreign_block_on(task));
     drop(runtime);
@@ -491,7 +475,7 @@ fn tasks_spawn_tasks_to_any_depth() {
 
 #[test]
 fn a_plain_thread_spawns_on_the_ambient_runtime() {
-    let _watchdog = watchdog();
+    let _watchdog = Watchdog::here();
     let handle = std::thread::spawn(|| {
         assert!(Handle::try_current().is_err());
         spawn(async { Handle::try_current().is_ok() })
@@ -501,8 +485,7 @@ fn a_plain_thread_spawns_on_the_ambient_runtime() {
 
 #[test]
 fn yielding_lets_every_other_ready_task_run() {
-    let _watchdog = watchdog();
-    let runtime = runtime(1);
+    let (_watchdog, runtime) = watched(1);
     let rounds = runtime.block_on(runtime.spawn(async {
         let turns = Arc::new(Mutex::new(Vec::new()));
         let tasks: Vec<_> = (0..4)
@@ -533,8 +516,7 @@ fn yielding_lets_every_other_ready_task_run() {
 
 #[test]
 fn two_tasks_that_wake_each_other_do_not_keep_a_third_waiting() {
-    let _watchdog = watchdog();
-    let runtime = runtime(1);
+    let (_watchdog, runtime) = watched(1);
     let stop = Arc::new(AtomicBool::new(false));
     runtime
         .block_on(runtime.spawn(async move {
@@ -567,269 +549,4 @@ fn two_tasks_that_wake_each_other_do_not_keep_a_third_waiting() {
             }
         }))
         .unwrap();
-}
-
-#[test]
-fn spawn_blocking_runs_beside_the_workers_and_gives_results_and_panics() {
-    quiet();
-    check(|| async {
-        let (sender, receiver) = channel();
-        let blocked = spawn_blocking(move || receiver.recv().unwrap());
-        spawn(async move { sender.send(7).unwrap() }).await.unwrap();
-        assert_eq!(blocked.await.unwrap(), 7);
-        assert!(spawn_blocking(|| panic!("on purpose")).await.unwrap_err().is_panic());
-    });
-}
-
-#[test]
-fn the_blocking_pool_is_bounded_and_what_waits_for_it_can_be_aborted() {
-    let _watchdog = watchdog();
-    const BOUND: usize = 3;
-    let runtime = Builder::new().processors(1).max_threads(BOUND).build().unwrap();
-    let (running, most, dropped) = (Count::new(), Count::new(), Count::new());
-    let (release, released) = sync_channel::<()>(0);
-    let released = Arc::new(Mutex::new(released));
-    let holders: Vec<_> = (0..BOUND)
-        .map(|_| {
-            let (running, released) = (running.clone(), Arc::clone(&released));
-            runtime.spawn_blocking(move || {
-                running.add();
-                let _ = released.lock().unwrap().recv();
-                running.subtract();
-            })
-        })
-        .collect();
-    eventually("all threads are taken", || running.get() == BOUND);
-    let counted = dropped.on_drop();
-    let aborted = runtime.spawn_blocking(move || {
-        drop(counted);
-        unreachable!("it was aborted before there was a thread for it");
-    });
-    let waiting: Vec<_> = (0..20)
-        .map(|_| {
-            let (running, most) = (running.clone(), most.clone());
-            runtime.spawn_blocking(move || {
-                if running.add() > BOUND {
-                    most.add();
-                }
-                std::thread::yield_now();
-                running.subtract();
-            })
-        })
-        .collect();
-    assert_eq!(runtime.metrics().blocking_threads, BOUND);
-    aborted.abort();
-    drop(release);
-    runtime.block_on(async {
-        assert!(aborted.await.unwrap_err().is_cancelled());
-        for task in holders.into_iter().chain(waiting) {
-            task.await.unwrap();
-        }
-    });
-    assert_eq!((most.get(), dropped.get()), (0, 1));
-}
-
-#[test]
-fn aborting_a_blocking_function_that_runs_does_nothing() {
-    check(|| async {
-        let (sender, receiver) = channel();
-        let (running, runs) = channel();
-        let task = spawn_blocking(move || {
-            running.send(()).unwrap();
-            receiver.recv().unwrap()
-        });
-        spawn_blocking(move || runs.recv().unwrap()).await.unwrap();
-        task.abort();
-        sender.send(7).unwrap();
-        assert_eq!(task.await.unwrap(), 7);
-    });
-}
-
-/// Needs a worker, a timer and another task.
-async fn work() -> u32 {
-    sleep(Duration::from_micros(100)).await;
-    spawn(async {
-        yield_now().await;
-        7
-    })
-    .await
-    .unwrap()
-}
-
-#[test]
-fn block_on_inside_tasks_works_with_one_processor() {
-    let _watchdog = watchdog();
-    let runtime = runtime(1);
-    let handle = runtime.handle();
-    let task = runtime.spawn(async move {
-        let inner = handle.clone();
-        handle.block_on(async move {
-            let deeper = inner.clone();
-            spawn(async move { deeper.block_on(work()) }).await.unwrap()
-        }) + spawn(work()).await.unwrap()
-    });
-    assert_eq!(runtime.block_on(task).unwrap(), 14);
-}
-
-#[test]
-fn many_tasks_that_block_on_at_once_all_end() {
-    let _watchdog = watchdog();
-    for processors in [1, 2] {
-        let runtime = runtime(processors);
-        let tasks: Vec<_> = (0..50)
-            .map(|_| {
-                let handle = runtime.handle();
-                runtime.spawn(async move { handle.block_on(work()) })
-            })
-            .collect();
-        for task in tasks {
-            assert_eq!(runtime.block_on(task).unwrap(), 7);
-        }
-    }
-}
-
-#[test]
-fn block_on_works_in_the_blocking_pool_in_a_timer_function_and_across_runtimes() {
-    let _watchdog = watchdog();
-    let (one, other) = (runtime(1), runtime(1));
-    let handle = one.handle();
-    assert_eq!(one.block_on(one.spawn_blocking(move || handle.block_on(work()))).unwrap(), 7);
-
-    let (sender, receiver) = channel();
-    let handle = one.handle();
-    one.block_on(async {
-        after_func(Duration::ZERO, move || sender.send(handle.block_on(work())).unwrap());
-    });
-    assert_eq!(receiver.recv(), Ok(7));
-
-    let handle = other.handle();
-    let task = one.spawn(async move {
-        handle.block_on(async move {
-            let elsewhere = spawn(async { std::thread::current().id() }).await.unwrap();
-            assert_ne!(elsewhere, std::thread::current().id());
-            work().await
-        }) + work().await
-    });
-    assert_eq!(one.block_on(task).unwrap(), 14);
-}
-
-#[test]
-fn a_panic_leaves_block_on_and_the_runtime_goes_on() {
-    quiet();
-    check(|| async {
-        let handle = Handle::current();
-        let task = spawn(async move { handle.block_on(async { panic!("on purpose") }) });
-        assert!(task.await.unwrap_err().is_panic());
-        assert_eq!(work().await, 7);
-    });
-}
-
-#[test]
-fn a_set_gives_results_in_the_order_in_which_its_tasks_end() {
-    check(|| async {
-        let mut set = JoinSet::new();
-        assert!(set.join_next().await.is_none());
-        let (senders, receivers): (Vec<_>, Vec<_>) = (0..3).map(|_| channel::<()>()).unzip();
-        for (n, receiver) in receivers.into_iter().enumerate() {
-            set.spawn_blocking(move || {
-                receiver.recv().unwrap();
-                n
-            });
-        }
-        assert_eq!(set.len(), 3);
-        for n in [1, 0, 2] {
-            senders[n].send(()).unwrap();
-            assert_eq!(set.join_next().await.unwrap().unwrap(), n);
-        }
-        assert!(set.is_empty());
-    });
-}
-
-#[test]
-fn a_set_aborts_its_tasks_when_told_to_and_when_dropped() {
-    check(|| async {
-        let dropped = Count::new();
-        let mut set = JoinSet::new();
-        let fill = |set: &mut JoinSet<()>| {
-            for _ in 0..5 {
-                let counted = dropped.on_drop();
-                set.spawn(async move {
-                    let _counted = counted;
-                    pending::<()>().await;
-                });
-            }
-        };
-        fill(&mut set);
-        set.abort_all();
-        for _ in 0..5 {
-            assert!(set.join_next().await.unwrap().unwrap_err().is_cancelled());
-        }
-        assert_eq!(dropped.get(), 5);
-
-        fill(&mut set);
-        set.shutdown().await;
-        assert!(set.is_empty());
-        assert_eq!(dropped.get(), 10);
-
-        fill(&mut set);
-        drop(set);
-        while dropped.get() < 15 {
-            sleep(Duration::from_micros(100)).await;
-        }
-    });
-}
-
-#[test]
-fn a_set_can_be_joined_as_a_whole_or_let_go() {
-    quiet();
-    check(|| async {
-        let mut set = JoinSet::new();
-        for n in 0..10 {
-            set.spawn(async move { n });
-        }
-        let mut results = set.join_all().await;
-        results.sort_unstable();
-        assert_eq!(results, (0..10).collect::<Vec<_>>());
-
-        let mut set = JoinSet::new();
-        let ended = Count::new();
-        for _ in 0..5 {
-            let ended = ended.clone();
-            set.spawn(async move {
-                yield_now().await;
-                ended.add();
-            });
-        }
-        set.detach_all();
-        assert!(set.is_empty());
-        drop(set);
-        while ended.get() < 5 {
-            sleep(Duration::from_micros(100)).await;
-        }
-    });
-}
-
-#[test]
-fn joining_a_whole_set_passes_a_panic_on_and_aborts_the_others() {
-    quiet();
-    check(|| async {
-        let dropped = Count::new();
-        let counted = dropped.on_drop();
-        let task = spawn(async move {
-            let mut set = JoinSet::new();
-            set.spawn(async move {
-                let _counted = counted;
-                pending::<()>().await;
-            });
-            set.spawn(async { panic!("on purpose") });
-            set.join_all().await;
-        });
-        let payload = task.await.unwrap_err().into_panic();
-        assert_eq!(*payload.downcast::<&str>().unwrap(), "on purpose");
-        let start = Instant::now();
-        while dropped.get() == 0 {
-            assert!(start.elapsed() < support::LONG);
-            sleep(Duration::from_micros(100)).await;
-        }
-    });
 }

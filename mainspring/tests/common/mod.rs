@@ -1,183 +1,67 @@
-//! What the stress tests share: a watchdog that shows the runtimes' state when a test hangs, an ear for
-//! panics that no test may have, and a seeded generator.
-#![allow(dead_code, reason = "each test file uses its own part")]
+//! What the test files share: runtimes under the watchdog, and waiting for what others do.
+#![allow(dead_code, reason = "each test program uses its own part of this")]
 
-use std::cell::Cell;
-use std::io::Write;
-use std::panic::PanicHookInfo;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
+pub(crate) mod drops;
+pub(crate) mod ending;
+pub(crate) mod foreign;
+pub(crate) mod sockets;
+pub(crate) mod stress;
+pub(crate) mod watchdog;
+
+use std::future::Future;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mainspring::runtime::Handle;
+use mainspring::runtime::{Builder, Runtime};
+use mainspring::time::sleep;
+use watchdog::Watchdog;
 
-/// How long one step of a test may take before it counts as hung.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than anything takes here that is not stuck, for what must happen soon.
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 
-/// What planted panics begin with. Every other panic on a thread of a runtime fails the test.
-pub(crate) const EXPECTED: &str = "expected:";
-
-/// How many times as long as usual the stress tests run: the environment's `MAINSPRING_SOAK`.
-pub(crate) fn soak() -> f64 {
-    std::env::var("MAINSPRING_SOAK").map_or(1.0, |text| text.parse().expect("MAINSPRING_SOAK is a number"))
+/// A runtime under a watchdog, which comes first so that it outlives the runtime and watches its end.
+#[track_caller]
+pub(crate) fn watched(processors: usize) -> (Watchdog, Runtime) {
+    let watchdog = Watchdog::here();
+    let runtime = runtime(processors);
+    watchdog.watch(&runtime.handle());
+    (watchdog, runtime)
 }
 
-/// Aborts the process, with the state of the watched runtimes, when a step takes too long. At its
-/// end the test fails if any thread has panicked with what was not expected.
-pub(crate) struct Watchdog {
-    shared: Arc<Shared>,
+pub(crate) fn runtime(processors: usize) -> Runtime {
+    Builder::new().processors(processors).build().unwrap()
 }
 
-struct Shared {
-    state: Mutex<State>,
-    changed: Condvar,
+/// Runs a future, and the end of its runtime, under a watchdog.
+#[track_caller]
+pub(crate) fn run<F: Future>(processors: usize, future: F) -> F::Output {
+    let (_watchdog, runtime) = watched(processors);
+    runtime.block_on(future)
 }
 
-struct State {
-    step: String,
-    until: Instant,
-    watched: Vec<Handle>,
-    done: bool,
-}
-
-impl Watchdog {
-    pub(crate) fn new(step: impl Into<String>) -> Watchdog {
-        listen_for_panics();
-        IS_TEST.set(true);
-        let state =
-            State { step: step.into(), until: Instant::now() + PATIENCE, watched: Vec::new(), done: false };
-        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
-        thread::spawn({
-            let shared = Arc::clone(&shared);
-            move || shared.watch()
-        });
-        Watchdog { shared }
-    }
-
-    /// Begins a step, which has all the time again, and forgets what was watched.
-    pub(crate) fn step(&self, step: impl Into<String>) {
-        let mut state = self.shared.lock();
-        state.step = step.into();
-        state.until = Instant::now() + PATIENCE;
-        state.watched.clear();
-    }
-
-    /// Shows this runtime if the present step hangs.
-    pub(crate) fn watch(&self, handle: &Handle) {
-        self.shared.lock().watched.push(handle.clone());
+/// Runs a test's future on runtimes of one and of two processors.
+#[track_caller]
+pub(crate) fn check<F: Future<Output = ()>>(test: impl Fn() -> F) {
+    for processors in [1, 2] {
+        run(processors, test());
     }
 }
 
-impl Drop for Watchdog {
-    fn drop(&mut self) {
-        self.shared.lock().done = true;
-        self.shared.changed.notify_all();
-        if !thread::panicking() {
-            assert_no_unexpected_panic();
-        }
-    }
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn watch(&self) {
-        let mut state = self.lock();
-        while !state.done {
-            let left = state.until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                say(&format!("HUNG for {PATIENCE:?}: {}", state.step));
-                let watched = std::mem::take(&mut state.watched);
-                drop(state);
-                // A lock that is never released would keep the report waiting as well.
-                thread::spawn(|| {
-                    thread::sleep(Duration::from_secs(5));
-                    say("the report hangs too");
-                    std::process::abort();
-                });
-                unexpected().iter().for_each(|panic| say(panic));
-                watched.iter().for_each(|handle| say(&format!("{handle:#?}")));
-                std::process::abort();
-            }
-            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-}
-
-/// Past the capture of the test harness, which shows nothing of a process that aborts.
-fn say(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
-}
-
-thread_local! {
-    /// A test's own thread: its panic fails the test by itself.
-    static IS_TEST: Cell<bool> = const { Cell::new(false) };
-}
-
-fn unexpected() -> MutexGuard<'static, Vec<String>> {
-    static UNEXPECTED: Mutex<Vec<String>> = Mutex::new(Vec::new());
-    UNEXPECTED.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Notes each panic that was not planted, on whatever thread: the runtime catches those of tasks, wakers
-/// and timer functions, and a thread of its own that panics ends in silence.
-fn listen_for_panics() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let default = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            if message(info).starts_with(EXPECTED) {
-                return;
-            }
-            if !IS_TEST.get() {
-                let note = format!("{info}");
-                unexpected().push(note);
-            }
-            default(info);
-        }));
-    });
-}
-
-fn message<'a>(info: &'a PanicHookInfo<'_>) -> &'a str {
-    info.payload_as_str().unwrap_or_default()
-}
-
-pub(crate) fn assert_no_unexpected_panic() {
-    let unexpected = unexpected().clone();
-    assert!(unexpected.is_empty(), "a thread has panicked:\n{}", unexpected.join("\n"));
-}
-
-/// Steele, Lea and Flood's SplitMix64.
-pub(crate) struct Rng(pub(crate) u64);
-
-impl Rng {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `bound`.
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    pub(crate) fn micros(&mut self, bound: u64) -> Duration {
-        Duration::from_micros(self.below(bound))
-    }
-
-    pub(crate) fn split(&mut self) -> Rng {
-        Rng(self.next())
-    }
-}
-
-/// Keeps the processor busy for a time, without a system call.
-pub(crate) fn spin(duration: Duration) {
+/// Waits until `condition` holds, for what another thread does in its own time.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
-    while start.elapsed() < duration {
-        std::hint::spin_loop();
+    while !condition() {
+        assert!(start.elapsed() < SOON, "{what}: not within {SOON:?}");
+        thread::sleep(Duration::from_micros(100));
+    }
+}
+
+/// As [`eventually`], in a task.
+pub(crate) async fn until(mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < SOON);
+        sleep(Duration::from_micros(100)).await;
     }
 }
