@@ -349,3 +349,31 @@ fn instants_saturate_and_convert() {
     moved -= MILLI;
     assert_eq!(moved, now);
 }
+
+#[test]
+fn a_sleep_moved_later_again_and_again_ends_at_the_last_time_and_not_before() {
+    check(|| async {
+        let start = Instant::now();
+        let mut nap = sleep(Duration::from_millis(2));
+        assert!(poll_fn(|context| Poll::Ready(Pin::new(&mut nap).poll(context).is_pending())).await);
+        let mut last = start;
+        for step in 1..=10 {
+            last = start + Duration::from_millis(2 + step);
+            nap.reset(last);
+        }
+        (&mut nap).await;
+        assert!(Instant::now() >= last);
+        // And from the far end back to the near one, with the timer armed for the far one.
+        nap.reset(Instant::FAR_FUTURE);
+        assert!(poll_fn(|context| Poll::Ready(Pin::new(&mut nap).poll(context).is_pending())).await);
+        let near = Instant::now() + Duration::from_millis(1);
+        nap.reset(near);
+        nap.await;
+        assert!(Instant::now() >= near && start.elapsed() < SOON);
+    });
+}
+
+#[test]
+fn a_sleep_is_at_most_64_bytes() {
+    assert!(size_of::<mainspring::time::Sleep>() <= 64, "{}", size_of::<mainspring::time::Sleep>());
+}

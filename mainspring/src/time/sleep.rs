@@ -1,7 +1,9 @@
 //! Waiting until a point in time.
 //!
 //! Invariant: readiness is decided by the clock alone, so a sleep cannot be due and pending; the timer
-//! is only there to have the sleep polled. A timer that has fired or gone with its runtime leaves a
+//! is only there to have the sleep polled, at the deadline at the latest. So a deadline that is moved later,
+//! which is the commonest thing to happen to one, leaves the timer where it is, and the poll that follows when
+//! it fires moves it. A timer that has fired or gone with its runtime leaves a
 //! stale id, which does no harm.
 
 use std::fmt;
@@ -58,6 +60,8 @@ pub struct Sleep {
 struct Armed {
     scheduler: Arc<Scheduler>,
     id: Id,
+    /// When it fires. Not after the deadline; before it, if that was moved later since.
+    at: Tick,
     /// What the timer wakes, kept here so that a poll with the same waker takes no lock.
     waker: Waker,
 }
@@ -70,28 +74,38 @@ impl Sleep {
 
     /// Whether it is over.
     pub fn is_elapsed(&self) -> bool {
-        let now = match &self.armed {
-            Some(armed) => armed.scheduler.now(),
-            None => current::now(),
-        };
-        now >= self.deadline
+        self.now() >= self.deadline
     }
 
-    /// Moves its end, also if it is over. A task that waits for it is woken at the new time; moving it
-    /// later costs no more than a store.
+    fn now(&self) -> Tick {
+        match &self.armed {
+            Some(armed) => armed.scheduler.now(),
+            None => current::now(),
+        }
+    }
+
+    /// Moves its end, also if it is over. A task that waits for it is woken at the new time, and may be
+    /// woken at the old one as well, to wait on when it polls the sleep then. Moving it later costs a
+    /// comparison and a store.
     pub fn reset(&mut self, deadline: Instant) {
         self.deadline = deadline.tick();
-        if let Some(armed) = &self.armed {
-            match armed.scheduler.reset_timer(armed.id, self.deadline) {
-                Some(earliest) => armed.scheduler.announce_timer(earliest),
-                // It had fired, and whoever waits has been woken: the next poll arms another one.
-                None => self.disarm(),
+        let Some(armed) = &mut self.armed else { return };
+        if armed.at <= self.deadline {
+            // The poll that follows when it fires moves it.
+            return;
+        }
+        match armed.scheduler.reset_timer(armed.id, self.deadline) {
+            Some(earliest) => {
+                armed.at = self.deadline;
+                armed.scheduler.announce_timer(earliest);
             }
+            // Its runtime has shut down, and whoever waits has been woken: the next poll arms another one.
+            None => self.disarm(),
         }
     }
 
     fn disarm(&mut self) {
-        if let Some(Armed { scheduler, id, waker }) = self.armed.take() {
+        if let Some(Armed { scheduler, id, at: _, waker }) = self.armed.take() {
             drop_user_value(scheduler.cancel_timer(id));
             drop_user_value(waker);
         }
@@ -104,7 +118,7 @@ impl Sleep {
             match scheduler.arm(self.deadline, waker.clone()) {
                 Ok((id, earliest)) => {
                     scheduler.announce_timer(earliest);
-                    self.armed = Some(Armed { scheduler, id, waker: waker.clone() });
+                    self.armed = Some(Armed { scheduler, id, at: self.deadline, waker: waker.clone() });
                     return;
                 }
                 Err(unused) => {
@@ -115,11 +129,18 @@ impl Sleep {
         }
     }
 
-    /// Makes sure that the armed timer wakes `waker`. False if there is no such timer any more.
-    fn rewake(&mut self, waker: &Waker) -> bool {
+    /// Makes sure that a timer is armed that wakes `waker`, at the deadline or before it. False if there is
+    /// no such timer any more. `now` is before the deadline.
+    fn rearm(&mut self, now: Tick, waker: &Waker) -> bool {
         let Some(armed) = &mut self.armed else { return false };
         if armed.scheduler.is_closing() {
             return false;
+        }
+        if armed.at <= now {
+            // It has fired, or is just about to, for a deadline that was moved later.
+            let Some(earliest) = armed.scheduler.reset_timer(armed.id, self.deadline) else { return false };
+            armed.at = self.deadline;
+            armed.scheduler.announce_timer(earliest);
         }
         if armed.waker.will_wake(waker) {
             return true;
@@ -137,11 +158,12 @@ impl Future for Sleep {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        if self.is_elapsed() {
+        let now = self.now();
+        if now >= self.deadline {
             self.disarm();
             return Poll::Ready(());
         }
-        if !self.rewake(context.waker()) {
+        if !self.rearm(now, context.waker()) {
             self.disarm();
             self.arm(context.waker());
         }
