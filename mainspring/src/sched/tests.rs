@@ -80,6 +80,13 @@ impl World {
     }
 }
 
+/// A task that is left in a queue may hold the scheduler, which holds the queue.
+impl Drop for World {
+    fn drop(&mut self) {
+        self.scheduler.sweep();
+    }
+}
+
 /// Steps a worker as if it were on this thread alone.
 fn step(worker: &mut Worker<'_>) -> Step {
     worker.set_token(Place::Back);

@@ -91,14 +91,22 @@ impl fmt::Display for Id {
     }
 }
 
+/// How many panics in a row are followed: of a user's code, of its payload's destructor, of that one's
+/// payload's destructor, and so on.
+const PANICS_IN_A_ROW_MAX: usize = 8;
+
 /// Runs a user's code whose panic ends here. The panic hook has reported it; it must not take the
 /// caller's thread, or the rest of a batch, with it.
 pub(crate) fn contain(f: impl FnOnce()) {
-    let Err(payload) = catch_unwind(AssertUnwindSafe(f)) else { return };
-    // The payload is the user's as well, and its destructor may panic in its turn. What that panics
-    // with is leaked: there must be an end somewhere.
-    if let Err(worse) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        let _ = Box::leak(worse);
+    let mut result = catch_unwind(AssertUnwindSafe(f));
+    for _ in 0..PANICS_IN_A_ROW_MAX {
+        // The payload is the user's as well, and its destructor may panic in its turn.
+        let Err(payload) = result else { return };
+        result = catch_unwind(AssertUnwindSafe(|| drop(payload)));
+    }
+    if let Err(payload) = result {
+        // There must be an end somewhere.
+        let _ = Box::leak(payload);
     }
 }
 
