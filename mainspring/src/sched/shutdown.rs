@@ -97,8 +97,8 @@ impl Scheduler {
     }
 
     /// Cancels and wakes all that is left, whoever holds the processors. Called by who shuts down and by
-    /// each worker that ends, while it still counts: two at once share what there is, and whoever has
-    /// waited for the workers finds nothing half done. Harmless if there is nothing.
+    /// the last worker, while that still counts, so that whoever has waited for the workers finds nothing
+    /// half done. Two at once share what there is; harmless if there is nothing.
     pub(super) fn sweep(self: &Arc<Self>) {
         let _entered = current::enter(Arc::clone(self));
         for processor in &self.processors {

@@ -234,9 +234,7 @@ impl Function {
             self.scheduler.report_panic(payload);
         }
     }
-}
 
-impl Function {
     /// Keeps a function for its next run, unless the runtime has ended meanwhile: a function that holds its
     /// own [`Timer`] would keep itself for ever.
     fn put_back(&self, action: Action) {
