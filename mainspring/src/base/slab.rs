@@ -112,6 +112,14 @@ impl<T> Slab<T> {
         value
     }
 
+    /// Takes out every entry; all keys are stale then.
+    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = T> {
+        (0..self.slots.len() as u32).filter_map(|index| match self.slots[index as usize].1 {
+            Slot::Occupied(_) => Some(self.remove_at(index)),
+            Slot::Vacant { .. } => None,
+        })
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.slots.iter().filter_map(|(_, slot)| match slot {
             Slot::Occupied(value) => Some(value),

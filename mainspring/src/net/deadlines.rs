@@ -100,7 +100,7 @@ impl Registration {
         let action = side.set_deadline(now, at.map(Instant::tick), &mut wakers)?;
         let filed = match action {
             TimerAction::None => Filed::NOTHING,
-            TimerAction::Arm(at) | TimerAction::Earlier(at) => self.file(&mut side, direction, at),
+            TimerAction::Arm(at) | TimerAction::Earlier(at) => self.file(&mut side, direction, now, at),
         };
         drop(side);
         self.finish(filed, wakers);
@@ -113,14 +113,14 @@ impl Registration {
         let mut side = self.source.lock(direction);
         let filed = match side.timer_fired(now, &mut wakers) {
             Fired::Expired | Fired::Nothing => Filed::NOTHING,
-            Fired::Rearm(at) => self.file(&mut side, direction, at),
+            Fired::Rearm(at) => self.file(&mut side, direction, now, at),
         };
         drop(side);
         self.finish(filed, wakers);
     }
 
     /// Has the side's timer go off at `at`: the present one, or a new one if that has gone off.
-    fn file(self: &Arc<Self>, side: &mut LockedSide<'_>, direction: Direction, at: Tick) -> Filed {
+    fn file(self: &Arc<Self>, side: &mut LockedSide<'_>, direction: Direction, now: Tick, at: Tick) -> Filed {
         if let Some(id) = *side.timer()
             && let Some(earliest) = self.scheduler.reset_timer(id, at)
         {
@@ -130,7 +130,7 @@ impl Registration {
         let waker = side.deadline_waker().get_or_insert_with(|| {
             Waker::from(Arc::new(DeadlineTimer { registration: Arc::downgrade(self), direction }))
         });
-        match self.scheduler.arm(at, waker.clone()) {
+        match self.scheduler.arm(now, at, waker.clone()) {
             Ok((id, earliest)) => {
                 *side.timer() = Some(id);
                 Filed { earliest, unused: None }

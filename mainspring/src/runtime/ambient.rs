@@ -33,10 +33,18 @@ pub(crate) fn current_or_ambient() -> Arc<Scheduler> {
     current::scheduler().unwrap_or_else(|| Arc::clone(ambient().handle.scheduler()))
 }
 
-/// A runtime to go on with when `ended` has shut down.
-pub(crate) fn other_than(ended: &Arc<Scheduler>) -> Arc<Scheduler> {
+/// As [`current_or_ambient`], lent. `f` runs no user code and enters no runtime.
+pub(crate) fn with_current_or_ambient<R>(f: impl FnOnce(&Arc<Scheduler>) -> R) -> R {
+    current::with_scheduler(|scheduler| match scheduler {
+        Some(scheduler) => f(scheduler),
+        None => f(ambient().handle.scheduler()),
+    })
+}
+
+/// A runtime to go on with when the thread's has shut down.
+pub(crate) fn other_than_closing() -> Arc<Scheduler> {
     let current = current_or_ambient();
-    if Arc::ptr_eq(&current, ended) || current.is_closing() {
+    if current.is_closing() {
         // The ambient runtime never ends.
         Arc::clone(ambient().handle.scheduler())
     } else {

@@ -14,7 +14,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use self::ambient::{current_or_ambient, other_than};
+pub(crate) use self::ambient::{current_or_ambient, other_than_closing, with_current_or_ambient};
 pub use self::builder::Builder;
 pub use self::handle::{Handle, TryCurrentError};
 use crate::sched::Scheduler;

@@ -78,6 +78,18 @@ pub(crate) fn scheduler() -> Option<Arc<Scheduler>> {
     CURRENT.try_with(|current| current.scheduler.borrow().clone()).ok().flatten()
 }
 
+/// Lends the scheduler that this thread works for, if any, without counting a reference, which all threads
+/// would share. `f` runs no user code and enters no runtime.
+pub(crate) fn with_scheduler<R>(f: impl FnOnce(Option<&Arc<Scheduler>>) -> R) -> R {
+    let mut f = Some(f);
+    let mut call = |scheduler: Option<&Arc<Scheduler>>| (f.take().expect("it is called once"))(scheduler);
+    match CURRENT.try_with(|current| call(current.scheduler.borrow().as_ref())) {
+        Ok(result) => result,
+        // The thread is ending.
+        Err(_) => call(None),
+    }
+}
+
 /// The present, on the clock of the runtime that this thread works for, or on the machine's.
 pub(crate) fn now() -> Tick {
     CURRENT

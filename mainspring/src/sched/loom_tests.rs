@@ -285,9 +285,10 @@ fn loom_a_timer_armed_earlier_than_the_one_the_sitter_sits_for_is_fired() {
         let tally = Tally::new();
         let now = scheduler.now();
         let (later, _) =
-            scheduler.arm(now.saturating_add(Duration::from_secs(1)), Waker::noop().clone()).unwrap();
+            scheduler.arm(now, now.saturating_add(Duration::from_secs(1)), Waker::noop().clone()).unwrap();
         let threads = start_workers(&scheduler, 1);
-        let (_, earliest) = scheduler.arm(now, Waker::from(Arc::new(Count(Arc::clone(&tally))))).unwrap();
+        let (_, earliest) =
+            scheduler.arm(now, now, Waker::from(Arc::new(Count(Arc::clone(&tally))))).unwrap();
         scheduler.announce_timer(earliest);
         tally.wait_for(1);
         drop(scheduler.cancel_timer(later));

@@ -8,7 +8,7 @@ mod idle;
 mod loom_tests;
 pub(crate) mod metrics;
 mod monitor;
-mod processor;
+pub(crate) mod processor;
 mod search;
 mod shutdown;
 mod snapshot;
@@ -23,7 +23,7 @@ use std::any::Any;
 use std::future::Future;
 use std::io;
 use std::panic::Location;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use self::blocking::Blocking;
 use self::global::Global;
@@ -59,7 +59,7 @@ pub(crate) type PanicHook = Box<dyn Fn(&(dyn Any + Send)) + Send + Sync>;
 pub(crate) struct Scheduler {
     clock: Clock,
     seed: u64,
-    processors: Box<[Processor]>,
+    processors: Box<[Arc<Processor>]>,
     global: Global,
     idle: Idle,
     pub(crate) poller: Poller,
@@ -77,10 +77,13 @@ impl Scheduler {
     /// A scheduler without threads.
     pub(crate) fn new(parts: Parts) -> Arc<Scheduler> {
         let processors = parts.processors;
-        Arc::new(Scheduler {
-            clock: parts.clock,
+        let clock = parts.clock;
+        Arc::new_cyclic(|weak| Scheduler {
+            processors: (0..processors)
+                .map(|_| Arc::new(Processor::new(Weak::clone(weak), clock.clone())))
+                .collect(),
+            clock,
             seed: parts.seed,
-            processors: (0..processors).map(|_| Processor::new()).collect(),
             global: Global::new(),
             idle: Idle::new(processors),
             poller: parts.poller,

@@ -110,7 +110,7 @@ impl Scheduler {
         let asked = self.poller.polls();
         let unattended = !self.poller.is_attended() && asked == look.poller_polls;
         look.poller_polls = asked;
-        let polls: Vec<u64> = self.processors.iter().map(super::processor::Processor::polls).collect();
+        let polls: Vec<u64> = self.processors.iter().map(|processor| processor.polls()).collect();
         let before = std::mem::replace(&mut look.polls, polls);
 
         if self.idle.processors() == 0 {

@@ -9,11 +9,14 @@
 //! they say what the core holds.
 
 use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Weak};
 
+use super::Scheduler;
 use super::metrics::Counters;
 use super::task::TaskRef;
-use crate::base::clock::Tick;
-use crate::base::primitive::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::base::clock::{Clock, Tick};
+use crate::base::primitive::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::base::rank::{Rank, RankedGuard, RankedMutex};
 use crate::timers::Timers;
 
@@ -28,8 +31,14 @@ pub(crate) const STEAL_MAX: usize = 64;
 /// that wake each other cannot keep the others waiting. Picked by feel; tokio uses the same.
 const NEXT_IN_A_ROW_MAX: u8 = 3;
 
+///
+/// Aligned so that no two processors share a cache line, nor the pair of lines that is fetched together.
+#[repr(align(128))]
 pub(crate) struct Processor {
     core: RankedMutex<Core>,
+    /// Where it belongs. For who knows the processor alone: a sleep.
+    scheduler: Weak<Scheduler>,
+    clock: Clock,
     /// Tasks in the queue, without the `next` slot. Written under the core's lock.
     queue_len: AtomicUsize,
     /// When the earliest timer is due, at the latest. Written under the core's lock.
@@ -37,6 +46,8 @@ pub(crate) struct Processor {
     /// Polls begun. Written under the core's lock; one that does not move while `next` is taken
     /// shows a worker that is stuck in a poll.
     polls: AtomicU64,
+    /// A copy of the core's `timers_closed`. Written under the core's lock.
+    timers_closed: AtomicBool,
 }
 
 pub(crate) struct Core {
@@ -47,7 +58,7 @@ pub(crate) struct Core {
     queue: VecDeque<TaskRef>,
     pub(crate) timers: Timers,
     /// After shutdown nothing would fire a timer: none is taken any more.
-    pub(crate) timers_closed: bool,
+    timers_closed: bool,
     pub(crate) counters: Counters,
 }
 
@@ -70,7 +81,7 @@ pub(crate) enum End {
 }
 
 impl Processor {
-    pub(crate) fn new() -> Processor {
+    pub(crate) fn new(scheduler: Weak<Scheduler>, clock: Clock) -> Processor {
         let core = Core {
             owner: None,
             next: None,
@@ -82,10 +93,28 @@ impl Processor {
         };
         Processor {
             core: RankedMutex::new(Rank::Core, core),
+            scheduler,
+            clock,
             queue_len: AtomicUsize::new(0),
             next_timer: AtomicU64::new(Tick::NEVER.as_nanos()),
             polls: AtomicU64::new(0),
+            timers_closed: AtomicBool::new(false),
         }
+    }
+
+    pub(crate) fn now(&self) -> Tick {
+        self.clock.now()
+    }
+
+    /// Its scheduler, unless that is gone.
+    pub(crate) fn scheduler(&self) -> Option<Arc<Scheduler>> {
+        self.scheduler.upgrade()
+    }
+
+    /// Whether its runtime has ended so far that no timer is left here, nor taken any more.
+    pub(crate) fn timers_are_closed(&self) -> bool {
+        // ordering: Acquire, pairs with `close_timers`. Whoever had a timer here is woken after that.
+        self.timers_closed.load(Ordering::Acquire)
     }
 
     #[cfg_attr(debug_assertions, track_caller)]
@@ -106,6 +135,12 @@ impl Processor {
     pub(crate) fn polls(&self) -> u64 {
         // ordering: Relaxed, only compared with an earlier reading.
         self.polls.load(Ordering::Relaxed)
+    }
+}
+
+impl fmt::Debug for Processor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Processor").finish_non_exhaustive()
     }
 }
 
@@ -140,6 +175,21 @@ impl CoreGuard<'_> {
     pub(crate) fn publish_timers(&self) {
         // ordering: Relaxed, pairs with `Processor::next_timer`; see there.
         self.processor.next_timer.store(self.core.timers.next().as_nanos(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn timers_are_closed(&self) -> bool {
+        self.core.timers_closed
+    }
+
+    /// Takes no timer any more, and gives the wakers of those that are left.
+    #[must_use = "whoever sleeps has to look for another runtime"]
+    pub(crate) fn close_timers(&mut self) -> Vec<std::task::Waker> {
+        self.core.timers_closed = true;
+        // ordering: Release, pairs with `Processor::timers_are_closed`.
+        self.processor.timers_closed.store(true, Ordering::Release);
+        let wakers = self.core.timers.take_all();
+        self.publish_timers();
+        wakers
     }
 
     /// Adds a task; the number of tasks that wait in the queue now.

@@ -103,10 +103,8 @@ impl Scheduler {
         let _entered = current::enter(Arc::clone(self));
         for processor in &self.processors {
             let mut core = processor.lock();
-            core.timers_closed = true;
             let tasks = core.take_all();
-            let wakers = core.timers.take_all();
-            core.publish_timers();
+            let wakers = core.close_timers();
             drop(core);
             for task in tasks {
                 task.cancel();

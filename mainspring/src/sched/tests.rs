@@ -75,7 +75,10 @@ impl World {
 
     fn arm(&self, after: Duration, counter: &Arc<AtomicUsize>) {
         let waker = std::task::Waker::from(Arc::new(Count(Arc::clone(counter))));
-        let (_, earliest) = self.scheduler.arm(self.scheduler.now().saturating_add(after), waker).unwrap();
+        let (_, earliest) = self
+            .scheduler
+            .arm(self.scheduler.now(), self.scheduler.now().saturating_add(after), waker)
+            .unwrap();
         self.scheduler.announce_timer(earliest);
     }
 }
@@ -314,7 +317,7 @@ fn a_search_ends_before_wakers_are_called() {
     let world = World::new(1);
     let searching = Arc::new(AtomicUsize::new(7));
     let waker = std::task::Waker::from(Arc::new(Look(Arc::clone(&world.scheduler), Arc::clone(&searching))));
-    let _armed = world.scheduler.arm(world.scheduler.now(), waker).unwrap();
+    let _armed = world.scheduler.arm(world.scheduler.now(), world.scheduler.now(), waker).unwrap();
     let mut worker = world.worker_with_processor();
     step(&mut worker);
     assert_eq!(get(&searching), 0, "a waker that takes long would keep every wake-up from others");
@@ -352,7 +355,12 @@ fn shutdown_cancels_what_waits_what_is_queued_and_what_comes_later() {
     assert!(waiting.is_finished() && queued.is_finished());
     assert_eq!((get(&dropped), get(&fired)), (3, 1));
     assert_eq!(world.scheduler.metrics().tasks_alive, 0);
-    assert!(world.scheduler.arm(world.scheduler.now(), std::task::Waker::noop().clone()).is_err());
+    assert!(
+        world
+            .scheduler
+            .arm(world.scheduler.now(), world.scheduler.now(), std::task::Waker::noop().clone())
+            .is_err()
+    );
 }
 
 #[test]

@@ -10,10 +10,11 @@
 use std::sync::Arc;
 use std::task::Waker;
 
+use super::processor::Processor;
 use super::{Scheduler, current};
 use crate::base::clock::Tick;
 use crate::base::primitive::full_barrier;
-use crate::timers::{Due, Earliest, Id};
+use crate::timers::{Due, Earliest, Id, Key};
 
 /// Most timers that one pass fires before tasks have their turn again, so that a hundred thousand
 /// timers of one instant do not keep a ready task waiting. Picked by feel.
@@ -22,35 +23,30 @@ pub(crate) const FIRE_MAX: usize = 128;
 /// Most timers that are re-filed before a sleep. Picked by feel.
 const SETTLE_MAX: usize = 16;
 
-impl Scheduler {
-    pub(crate) fn now(&self) -> Tick {
-        self.clock.now()
-    }
-
-    /// Arms a timer that wakes `waker` at `at` or as soon as possible after it. On a worker it goes to
-    /// the worker's processor, elsewhere to one chosen by the thread.
+/// The timers of one processor, each step under its lock.
+impl Processor {
+    /// Arms a timer that wakes `waker` at `at` or as soon as possible after it. `now` is the time, or a
+    /// little before.
     ///
     /// # Errors
     ///
     /// Gives the waker back if the runtime has shut down.
-    pub(crate) fn arm(&self, at: Tick, waker: Waker) -> Result<(Id, Earliest), Waker> {
-        let token = current::token(self);
-        let store = token.map_or_else(|| current::spread() % self.processors.len(), |token| token.processor);
-        let mut core = self.processors[store].lock();
-        if core.timers_closed {
+    pub(crate) fn arm_timer(&self, now: Tick, at: Tick, waker: Waker) -> Result<(Key, Earliest), Waker> {
+        let mut core = self.lock();
+        if core.timers_are_closed() {
             drop(core);
             return Err(waker);
         }
-        let (key, earliest) = core.timers.insert(at, waker);
+        let armed = core.timers.insert(now, at, waker);
         core.counters.timers_armed += 1;
         core.publish_timers();
-        Ok((Id { store: store as u32, key }, earliest))
+        Ok(armed)
     }
 
     /// Moves a pending timer; `None` if it has fired or was cancelled.
-    pub(crate) fn reset_timer(&self, id: Id, at: Tick) -> Option<Earliest> {
-        let mut core = self.processors[id.store as usize].lock();
-        let earliest = core.timers.reset(id.key, at);
+    pub(crate) fn reset_timer(&self, key: Key, at: Tick) -> Option<Earliest> {
+        let mut core = self.lock();
+        let earliest = core.timers.reset(key, at);
         core.publish_timers();
         earliest
     }
@@ -58,9 +54,9 @@ impl Scheduler {
     /// Takes a pending timer out; its waker is for the caller to drop with nothing held. `None` if it
     /// has fired or was cancelled.
     #[must_use]
-    pub(crate) fn cancel_timer(&self, id: Id) -> Option<Waker> {
-        let mut core = self.processors[id.store as usize].lock();
-        let waker = core.timers.remove(id.key)?;
+    pub(crate) fn cancel_timer(&self, key: Key) -> Option<Waker> {
+        let mut core = self.lock();
+        let waker = core.timers.remove(key)?;
         core.counters.timers_cancelled += 1;
         core.publish_timers();
         Some(waker)
@@ -68,8 +64,51 @@ impl Scheduler {
 
     /// Gives a pending timer another waker; the former one, or `waker` itself if the timer has fired or
     /// was cancelled, is for the caller to drop with nothing held.
-    pub(crate) fn replace_timer_waker(&self, id: Id, waker: Waker) -> Result<Waker, Waker> {
-        self.processors[id.store as usize].lock().timers.replace_waker(id.key, waker)
+    pub(crate) fn replace_timer_waker(&self, key: Key, waker: Waker) -> Result<Waker, Waker> {
+        self.lock().timers.replace_waker(key, waker)
+    }
+
+    /// As [`Scheduler::announce_timer`], for who knows the processor alone.
+    pub(crate) fn announce_timer(&self, earliest: Earliest) {
+        if earliest != Earliest::Unchanged
+            && let Some(scheduler) = self.scheduler()
+        {
+            scheduler.announce_timer(earliest);
+        }
+    }
+}
+
+impl Scheduler {
+    pub(crate) fn now(&self) -> Tick {
+        self.clock.now()
+    }
+
+    /// Where timers go that this thread arms: a worker's own processor, elsewhere one chosen by the thread.
+    pub(crate) fn processor_for_timers(&self) -> &Arc<Processor> {
+        &self.processors[self.store_for_timers()]
+    }
+
+    fn store_for_timers(&self) -> usize {
+        current::token(self)
+            .map_or_else(|| current::spread() % self.processors.len(), |token| token.processor)
+    }
+
+    /// Arms a timer, see [`Processor::arm_timer`].
+    pub(crate) fn arm(&self, now: Tick, at: Tick, waker: Waker) -> Result<(Id, Earliest), Waker> {
+        let store = self.store_for_timers();
+        let (key, earliest) = self.processors[store].arm_timer(now, at, waker)?;
+        Ok((Id { store: store as u32, key }, earliest))
+    }
+
+    /// Moves a timer, see [`Processor::reset_timer`].
+    pub(crate) fn reset_timer(&self, id: Id, at: Tick) -> Option<Earliest> {
+        self.processors[id.store as usize].reset_timer(id.key, at)
+    }
+
+    /// Takes a timer out, see [`Processor::cancel_timer`].
+    #[must_use]
+    pub(crate) fn cancel_timer(&self, id: Id) -> Option<Waker> {
+        self.processors[id.store as usize].cancel_timer(id.key)
     }
 
     /// Tells whoever sleeps beyond a timer that was armed or moved earlier (README, steps T).
@@ -88,7 +127,7 @@ impl Scheduler {
 
     /// The earliest timer of all processors.
     pub(crate) fn next_timer(&self) -> Tick {
-        self.processors.iter().map(super::processor::Processor::next_timer).min().unwrap_or(Tick::NEVER)
+        self.processors.iter().map(|processor| processor.next_timer()).min().unwrap_or(Tick::NEVER)
     }
 
     /// The earliest timer of all processors, for who is about to sleep until then: timers that were moved

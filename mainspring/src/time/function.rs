@@ -150,7 +150,8 @@ impl Timer {
 impl Function {
     /// Makes a run pending, instead of the one that was; true if there was one.
     fn schedule_after(self: &Arc<Self>, duration: Duration) -> bool {
-        let at = self.scheduler.now().saturating_add(duration);
+        let now = self.scheduler.now();
+        let at = now.saturating_add(duration);
         let waker = Waker::from(Arc::clone(self));
         let mut state = self.state.lock();
         if state.period.is_some() {
@@ -160,7 +161,7 @@ impl Function {
             return false;
         }
         let pending = state.when.replace(at).is_some();
-        let (earliest, unused) = self.arm(&mut state, at, waker);
+        let (earliest, unused) = self.arm(&mut state, now, at, waker);
         drop(state);
         drop_user_value(unused);
         self.scheduler.announce_timer(earliest);
@@ -168,7 +169,13 @@ impl Function {
     }
 
     /// Has the store wake the function at `at`; what was not needed is for the caller to drop unlocked.
-    fn arm(&self, state: &mut RankedGuard<'_, State>, at: Tick, waker: Waker) -> (Earliest, Option<Waker>) {
+    fn arm(
+        &self,
+        state: &mut RankedGuard<'_, State>,
+        now: Tick,
+        at: Tick,
+        waker: Waker,
+    ) -> (Earliest, Option<Waker>) {
         if let Some(id) = state.id
             && let Some(earliest) = self.scheduler.reset_timer(id, at)
         {
@@ -176,7 +183,7 @@ impl Function {
         }
         // A runtime that is closing may still take timers, but the function may have been cancelled
         // already, and nobody would do so again.
-        let armed = if self.scheduler.is_closing() { Err(waker) } else { self.scheduler.arm(at, waker) };
+        let armed = if self.scheduler.is_closing() { Err(waker) } else { self.scheduler.arm(now, at, waker) };
         match armed {
             Ok((id, earliest)) => {
                 state.id = Some(id);
@@ -210,7 +217,7 @@ impl Function {
             Some(period) => {
                 let next = next_multiple(when, period, now);
                 state.when = Some(next);
-                self.arm(&mut state, next, waker)
+                self.arm(&mut state, now, next, waker)
             }
         };
         let action = state.action.take();

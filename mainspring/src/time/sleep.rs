@@ -15,10 +15,11 @@ use std::time::Duration;
 
 use super::Instant;
 use crate::base::clock::Tick;
-use crate::runtime::{current_or_ambient, other_than};
+use crate::runtime::{other_than_closing, with_current_or_ambient};
+use crate::sched::current;
+use crate::sched::processor::Processor;
 use crate::sched::task::drop_user_value;
-use crate::sched::{Scheduler, current};
-use crate::timers::Id;
+use crate::timers::Key;
 
 /// Waits until `duration` has passed.
 ///
@@ -56,14 +57,27 @@ pub struct Sleep {
     armed: Option<Armed>,
 }
 
-/// A timer in some runtime's store.
+/// A timer in some processor's store.
 struct Armed {
-    scheduler: Arc<Scheduler>,
-    id: Id,
+    /// Not the scheduler: its count of references is shared by all threads, a processor's seldom is.
+    processor: Arc<Processor>,
+    key: Key,
     /// When it fires. Not after the deadline; before it, if that was moved later since.
     at: Tick,
-    /// What the timer wakes, kept here so that a poll with the same waker takes no lock.
-    waker: Waker,
+    waker: WakerId,
+}
+
+/// Tells wakers from one another without owning one: the addresses of what it wakes and of its functions.
+///
+/// Two wakers that exist at the same time and have the same addresses wake the same. The waker of a timer
+/// that has not fired exists, in the store.
+#[derive(PartialEq, Eq)]
+struct WakerId(usize, usize);
+
+impl WakerId {
+    fn of(waker: &Waker) -> WakerId {
+        WakerId(waker.data() as usize, std::ptr::from_ref(waker.vtable()) as usize)
+    }
 }
 
 impl Sleep {
@@ -79,7 +93,7 @@ impl Sleep {
 
     fn now(&self) -> Tick {
         match &self.armed {
-            Some(armed) => armed.scheduler.now(),
+            Some(armed) => armed.processor.now(),
             None => current::now(),
         }
     }
@@ -94,62 +108,65 @@ impl Sleep {
             // The poll that follows when it fires moves it.
             return;
         }
-        match armed.scheduler.reset_timer(armed.id, self.deadline) {
-            Some(earliest) => {
-                armed.at = self.deadline;
-                armed.scheduler.announce_timer(earliest);
-            }
-            // Its runtime has shut down, and whoever waits has been woken: the next poll arms another one.
-            None => self.disarm(),
+        if !armed.move_to(self.deadline) {
+            // It has fired just now, or its runtime has shut down: whoever waits has been woken, and the
+            // next poll arms another one.
+            self.armed = None;
         }
     }
 
     fn disarm(&mut self) {
-        if let Some(Armed { scheduler, id, at: _, waker }) = self.armed.take() {
-            drop_user_value(scheduler.cancel_timer(id));
-            drop_user_value(waker);
+        if let Some(armed) = self.armed.take() {
+            drop_user_value(armed.processor.cancel_timer(armed.key));
         }
     }
 
     /// Arms a timer on the runtime at hand, or on another one if that has shut down.
-    fn arm(&mut self, waker: &Waker) {
-        let mut scheduler = current_or_ambient();
+    fn arm(&mut self, now: Tick, waker: &Waker) {
+        let mut unarmed = waker.clone();
+        let at_hand = with_current_or_ambient(|scheduler| Arc::clone(scheduler.processor_for_timers()));
+        let mut processor = at_hand;
         loop {
-            match scheduler.arm(self.deadline, waker.clone()) {
-                Ok((id, earliest)) => {
-                    scheduler.announce_timer(earliest);
-                    self.armed = Some(Armed { scheduler, id, at: self.deadline, waker: waker.clone() });
+            match processor.arm_timer(now, self.deadline, unarmed) {
+                Ok((key, earliest)) => {
+                    processor.announce_timer(earliest);
+                    self.armed = Some(Armed { processor, key, at: self.deadline, waker: WakerId::of(waker) });
                     return;
                 }
-                Err(unused) => {
-                    drop_user_value(unused);
-                    scheduler = other_than(&scheduler);
-                }
+                Err(waker) => unarmed = waker,
             }
+            processor = Arc::clone(other_than_closing().processor_for_timers());
         }
     }
+}
 
-    /// Makes sure that a timer is armed that wakes `waker`, at the deadline or before it. False if there is
-    /// no such timer any more. `now` is before the deadline.
-    fn rearm(&mut self, now: Tick, waker: &Waker) -> bool {
-        let Some(armed) = &mut self.armed else { return false };
-        if armed.scheduler.is_closing() {
+impl Armed {
+    /// Has the timer fire at `at`; false if it has fired or gone with its runtime.
+    fn move_to(&mut self, at: Tick) -> bool {
+        let Some(earliest) = self.processor.reset_timer(self.key, at) else { return false };
+        self.at = at;
+        self.processor.announce_timer(earliest);
+        true
+    }
+
+    /// Makes sure that the timer wakes `waker`, at `deadline` or before it. False if it has fired or gone
+    /// with its runtime. `now` is before the deadline.
+    fn renew(&mut self, now: Tick, deadline: Tick, waker: &Waker) -> bool {
+        if self.processor.timers_are_closed() {
             return false;
         }
-        if armed.at <= now {
-            // It has fired, or is just about to, for a deadline that was moved later.
-            let Some(earliest) = armed.scheduler.reset_timer(armed.id, self.deadline) else { return false };
-            armed.at = self.deadline;
-            armed.scheduler.announce_timer(earliest);
+        // If its time has come, it has fired, or is just about to, for a deadline that was moved later.
+        if self.at <= now && !self.move_to(deadline) {
+            return false;
         }
-        if armed.waker.will_wake(waker) {
+        let id = WakerId::of(waker);
+        if self.waker == id {
             return true;
         }
-        let former = armed.scheduler.replace_timer_waker(armed.id, waker.clone());
+        let former = self.processor.replace_timer_waker(self.key, waker.clone());
         let replaced = former.is_ok();
-        let kept = std::mem::replace(&mut armed.waker, waker.clone());
+        self.waker = id;
         drop_user_value(former);
-        drop_user_value(kept);
         replaced
     }
 }
@@ -159,13 +176,14 @@ impl Future for Sleep {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let now = self.now();
-        if now >= self.deadline {
+        let deadline = self.deadline;
+        if now >= deadline {
             self.disarm();
             return Poll::Ready(());
         }
-        if !self.rearm(now, context.waker()) {
+        if !self.armed.as_mut().is_some_and(|armed| armed.renew(now, deadline, context.waker())) {
             self.disarm();
-            self.arm(context.waker());
+            self.arm(now, context.waker());
         }
         Poll::Pending
     }

@@ -8,42 +8,50 @@
 //! ```text
 //!              Key (index, generation)
 //!                         │
-//!   entries   │ at, sequence, waker │ ...        the slab: the true time
-//!                         ▲
-//!   heap      │ filed at, index │ ...            the four-ary heap: the order of looking at them
+//!   entries   │ at, sequence, waker, where it is filed │ ...     the slab: the true time
+//!                         ▲                      ▲
+//!   heap      │ filed at, sequence, index │ ...  │      what is due within half a millisecond, in order
+//!   wheel     │ slot │ slot │ slot │ ... ────────┘      everything else, roughly
 //! ```
 //!
-//! An entry is *filed* in the heap under a time, and has its *true* time. Moving a timer later is the
-//! commonest operation of all (a deadline pushed back on each read), so that only stores the new true
-//! time; when the filed time comes, the entry is re-filed instead of taken. Moving it before its filed
-//! time re-files it at once.
+//! An entry is *filed* under a time, in the [`heap`] or in the [`wheel`], and has its *true* time. Moving a
+//! timer later is the commonest operation of all (a deadline pushed back on each read), so that only
+//! stores the new true time; when the filed time comes, the entry is filed anew instead of taken. Moving it
+//! before its filed time files it anew at once.
+//!
+//! The wheel files at a constant cost whatever there is, but only roughly. The heap is exact, and cheap
+//! while it is small. So an entry is in the wheel until half a millisecond before its time, and most are
+//! removed before that. (Measured against one heap for all in ARCHITECTURE.md.)
 //!
 //! Invariants:
 //!
-//! * Every entry is filed, once, and never under a later time than its true one. So the first node's
-//!   time is no later than any timer's ([`Timers::next`] may be too early, never too late), and a first
-//!   node that is filed under its entry's true time and arming is the first timer of all.
+//! * Every entry is filed, once, and never under a later time than its true one. So [`Timers::next`] may
+//!   be too early, but is never too late.
+//! * What has passed the wheel is in the heap. So the heap's first node, if its time has passed the wheel
+//!   and it is filed under its entry's true time and arming, is the first timer of all.
 //! * An entry is taken only at its true time or later; never early, also not by a nanosecond.
 //! * What is taken comes in the order of time, and of arming at the same instant, across batches too.
 //!   A reset counts as arming anew.
 //! * [`Tick::NEVER`] is no time that comes. Entries with it are filed like others, behind all of them.
 //!
-//! Cost: everything is logarithmic in the number of entries, with base 4, except moving later, which
-//! touches the entry alone. Memory is 68 bytes an entry, besides the room that growing arrays have left,
-//! and no timer is allocated on its own.
+//! Memory is 56 bytes an entry, and 24 more while it is in the heap, besides the room that growing arrays
+//! have left; no timer is allocated on its own.
 
+mod entry;
 mod heap;
 #[cfg(all(test, not(mainspring_loom)))]
 mod tests;
+mod wheel;
 
 use std::task::Waker;
 
 pub(crate) use crate::base::slab::Key;
 
 use crate::base::clock::Tick;
-use crate::base::slab::Slab;
 
-use heap::{Heap, Order};
+use entry::{Entries, Entry, Home, Link, NOBODY, Order};
+use heap::Heap;
+use wheel::{Wheel, slot_of};
 
 /// A timer among those of all stores, for the layers above: which store, and which entry in it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -72,23 +80,17 @@ pub(crate) struct Due {
 }
 
 #[derive(Debug)]
-struct Entry {
-    /// The true time, and the number of the arming that set it.
-    order: Order,
-    waker: Waker,
-}
-
-#[derive(Debug)]
 pub(crate) struct Timers {
-    entries: Slab<Entry>,
+    entries: Entries,
     heap: Heap,
+    wheel: Wheel,
     /// The number of the next arming.
     sequence: u64,
 }
 
 impl Timers {
     pub(crate) const fn new() -> Timers {
-        Timers { entries: Slab::new(), heap: Heap::new(), sequence: 0 }
+        Timers { entries: Entries::new(), heap: Heap::new(), wheel: Wheel::new(), sequence: 0 }
     }
 
     /// How many timers are pending, those that never fire included.
@@ -96,11 +98,10 @@ impl Timers {
         self.entries.len()
     }
 
-    /// A time no later than that of any timer; `NEVER` if all of them are filed under it, or there are
-    /// none. It is too early while the first entry is one that was moved later, see
-    /// [`settle`](Timers::settle).
+    /// A time no later than that of any timer. It is too early while the first entry is one that was
+    /// moved later, or the one that had it was removed, see [`settle`](Timers::settle).
     pub(crate) fn next(&self) -> Tick {
-        self.heap.first().map_or(Tick::NEVER, |first| first.at)
+        self.heap.first().map_or(self.wheel.earliest(), |first| first.order.at.min(self.wheel.earliest()))
     }
 
     /// The true time of a timer, `None` if it was taken or removed.
@@ -115,12 +116,13 @@ impl Timers {
         self.entries.get(key).map(|entry| &entry.waker)
     }
 
-    /// Arms a timer. A time that is over is due at once.
-    pub(crate) fn insert(&mut self, at: Tick, waker: Waker) -> (Key, Earliest) {
+    /// Arms a timer. A time that is over is due at once. `now` may be a little old.
+    pub(crate) fn insert(&mut self, now: Tick, at: Tick, waker: Waker) -> (Key, Earliest) {
         let before = self.next();
+        self.wheel.follow(slot_of(now));
         let order = self.arm(at);
-        let key = self.entries.insert(Entry { order, waker });
-        self.heap.insert(key.index, order);
+        let key = self.entries.insert(Entry { order, waker, link: Link::NONE });
+        self.file(key.index, order);
         (key, earliest(before, at))
     }
 
@@ -129,24 +131,31 @@ impl Timers {
     pub(crate) fn reset(&mut self, key: Key, at: Tick) -> Option<Earliest> {
         let order = self.arm(at);
         let entry = self.entries.get_mut(key)?;
+        let link = entry.link;
+        // It is filed no later than its former time. So one that moves later is filed early enough.
         let later = at >= entry.order.at;
         entry.order = order;
-        // It is filed no later than its former time. So one that moves later is filed early enough,
-        // whatever it is filed under: the heap is not even looked at.
-        if later || at >= self.heap.at(key.index) {
+        if later {
             return Some(Earliest::Unchanged);
         }
         let before = self.next();
-        self.heap.refile(key.index, order);
+        if link.home == Home::HEAP {
+            if at < self.heap.order(link.before).at {
+                self.heap.refile(&mut self.entries, link.before, order);
+            }
+        } else if !self.wheel.move_earlier(link.home, at) {
+            self.wheel.remove(&mut self.entries, link);
+            self.file(key.index, order);
+        }
         Some(earliest(before, at))
     }
 
     /// Takes a timer out: it does not fire. `None` if it was taken or removed before.
     #[must_use = "a waker is dropped with no lock held"]
     pub(crate) fn remove(&mut self, key: Key) -> Option<Waker> {
-        let entry = self.entries.remove(key)?;
-        self.heap.remove(key.index);
-        Some(entry.waker)
+        let link = self.entries.get(key)?.link;
+        self.unfile(link);
+        Some(self.entries.remove_at(key.index).waker)
     }
 
     /// Has a timer wake somebody else from now on, and returns the former waker.
@@ -165,32 +174,54 @@ impl Timers {
     /// Takes out timers that are due at `now`, and appends them to `due`: first the earliest, of the
     /// same instant the one that was armed first.
     ///
-    /// Looks at no more than `limit` entries, those included that it finds moved later and re-files.
-    /// True if some that are filed at `now` or before are left: call again, even if nothing was taken.
+    /// Looks at no more than `limit` entries, those included that it files anew. True if some that
+    /// are filed at `now` or before are left: call again, even if nothing was taken.
     pub(crate) fn take_due(&mut self, now: Tick, limit: usize, due: &mut Vec<Due>) -> bool {
+        // One slot more, so that the next one is in the heap when it begins.
+        let target = slot_of(now) + 1;
         for _ in 0..limit {
-            let Some(first) = self.heap.first().filter(|first| is_over(first.at, now)) else {
-                return false;
-            };
-            if self.refile_if_moved(first.index) {
-                continue;
+            if let Some(index) = self.first_due(now) {
+                if !self.file_anew_if_moved(index) {
+                    let entry = self.take_first(index);
+                    due.push(Due { at: entry.order.at, waker: entry.waker });
+                }
+            } else if let Some(index) = self.wheel.draw(&mut self.entries, target) {
+                self.file_drawn(index, target);
+            } else if self.first_due(now).is_none() {
+                // Nothing is due. What is left of the limit goes to what will be due.
+                let Some(index) = self.wheel.draw_ahead(&mut self.entries) else { return false };
+                self.file_drawn(index, target);
             }
-            self.heap.remove(first.index);
-            let entry = self.entries.remove_at(first.index);
-            due.push(Due { at: entry.order.at, waker: entry.waker });
         }
         is_over(self.next(), now)
     }
 
-    /// Makes [`next`](Timers::next) exact: re-files the first entry while it is one that was moved
-    /// later. For whoever is about to sleep, as re-filing is cheaper than waking up for nothing.
+    /// Makes [`next`](Timers::next) exact: files the first entry anew while it is one that was moved
+    /// later. For whoever is about to sleep, as filing is cheaper than waking up for nothing.
     ///
     /// Looks at no more than `limit` entries; true if `next` is known to be exact now.
     pub(crate) fn settle(&mut self, limit: usize) -> bool {
-        for _ in 0..limit {
+        let mut left = limit;
+        while left > 0 {
+            left -= 1;
+            self.wheel.look();
             match self.heap.first() {
-                Some(first) if self.refile_if_moved(first.index) => {}
-                _ => return true,
+                Some(first) if first.order.at <= self.wheel.earliest() => {
+                    if !self.file_anew_if_moved(first.index) {
+                        return true;
+                    }
+                }
+                _ => {
+                    let Some(home) = self.wheel.earliest_home() else { return true };
+                    let before = self.wheel.earliest();
+                    if !self.settle_slot(home, &mut left) {
+                        return false;
+                    }
+                    self.wheel.look();
+                    if self.wheel.earliest() == before {
+                        return true;
+                    }
+                }
             }
         }
         false
@@ -200,8 +231,9 @@ impl Timers {
     /// drops the wakers that are left, wherever that happens to be.
     #[must_use = "wakers are dropped with no lock held"]
     pub(crate) fn take_all(&mut self) -> Vec<Waker> {
-        let entries = &mut self.entries;
-        self.heap.drain().map(|index| entries.remove_at(index).waker).collect()
+        self.heap.clear();
+        self.wheel.clear();
+        self.entries.take_all().map(|entry| entry.waker).collect()
     }
 
     /// What a timer that is armed now for `at` is ordered by.
@@ -211,14 +243,77 @@ impl Timers {
         Order { at, sequence }
     }
 
-    /// Files the entry at `index` under its true time if that is not what it is filed under; true if it
-    /// was not. The number of the arming alone tells, as each reset has a new one.
-    fn refile_if_moved(&mut self, index: u32) -> bool {
+    /// Files an entry that is not filed.
+    fn file(&mut self, index: u32, order: Order) {
+        if self.wheel.has_passed(order.at) {
+            self.heap.insert(&mut self.entries, index, order);
+        } else {
+            self.wheel.insert(&mut self.entries, index, order.at);
+        }
+    }
+
+    /// Files an entry that the wheel has handed out. What will be near once the wheel has come to `target`
+    /// need not go through it again.
+    fn file_drawn(&mut self, index: u32, target: u64) {
         let order = self.entries.at_mut(index).order;
-        if order.sequence == self.heap.sequence(index) {
+        if slot_of(order.at) <= target {
+            self.heap.insert(&mut self.entries, index, order);
+        } else {
+            self.file(index, order);
+        }
+    }
+
+    fn unfile(&mut self, link: Link) {
+        if link.home == Home::HEAP {
+            self.heap.remove(&mut self.entries, link.before);
+        } else {
+            self.wheel.remove(&mut self.entries, link);
+        }
+    }
+
+    /// Files an entry of the heap under its true time if that is not what it is filed under; true if it
+    /// was not. The number of the arming alone tells, as each reset has a new one.
+    fn file_anew_if_moved(&mut self, index: u32) -> bool {
+        let Entry { order, link, .. } = *self.entries.at_mut(index);
+        if order.sequence == self.heap.order(link.before).sequence {
             return false;
         }
-        self.heap.refile(index, order);
+        self.heap.remove(&mut self.entries, link.before);
+        self.file(index, order);
+        true
+    }
+
+    /// The heap's first entry if its filed time is over, unless something in the wheel could be earlier.
+    fn first_due(&self, now: Tick) -> Option<u32> {
+        let first = self.heap.first()?;
+        (is_over(first.order.at, now) && self.wheel.has_passed(first.order.at)).then_some(first.index)
+    }
+
+    fn take_first(&mut self, index: u32) -> Entry {
+        self.heap.remove(&mut self.entries, 0);
+        self.entries.remove_at(index)
+    }
+
+    /// Files anew what has been moved out of a slot, and corrects its earliest time. False if it has
+    /// more entries than are `left` to be looked at.
+    fn settle_slot(&mut self, home: Home, left: &mut usize) -> bool {
+        let mut earliest = Tick::NEVER;
+        let mut index = self.wheel.first_in(home);
+        while index != NOBODY {
+            let Entry { order, link, .. } = *self.entries.at_mut(index);
+            if *left == 0 {
+                return false;
+            }
+            *left -= 1;
+            if self.wheel.home(order.at) == home {
+                earliest = earliest.min(order.at);
+            } else {
+                self.wheel.remove(&mut self.entries, link);
+                self.file(index, order);
+            }
+            index = link.after;
+        }
+        self.wheel.correct(home, earliest);
         true
     }
 }
@@ -239,12 +334,16 @@ impl Timers {
     ///
     /// If an invariant does not hold.
     fn verify(&mut self) {
-        self.heap.verify();
-        assert_eq!(self.heap.orders().len(), self.entries.len());
-        for (index, filed) in self.heap.orders() {
+        self.heap.verify(&mut self.entries);
+        let mut filed = self.wheel.verify(&mut self.entries);
+        for (index, under) in self.heap.orders() {
             let order = self.entries.at_mut(index).order;
-            assert!(filed <= order, "{index} is filed under {filed:?}, later than {order:?}");
-            assert!(order.sequence < self.sequence);
+            assert!(under <= order, "{index} is filed under {under:?}, later than {order:?}");
+            filed.push(index);
         }
+        filed.sort_unstable();
+        filed.dedup();
+        assert_eq!(filed.len(), self.entries.len(), "an entry is not filed, or twice");
+        assert!(self.entries.iter().all(|entry| entry.order.sequence < self.sequence));
     }
 }
