@@ -7,3 +7,4 @@ pub(crate) mod primitive;
 pub(crate) mod rank;
 pub(crate) mod rng;
 pub(crate) mod slab;
+mod tsc;

@@ -92,11 +92,18 @@ pub(crate) fn with_scheduler<R>(f: impl FnOnce(Option<&Arc<Scheduler>>) -> R) ->
 
 /// The present, on the clock of the runtime that this thread works for, or on the machine's.
 pub(crate) fn now() -> Tick {
-    CURRENT
-        .try_with(|current| current.scheduler.borrow().as_ref().map(|scheduler| scheduler.now()))
-        .ok()
-        .flatten()
-        .unwrap_or_else(|| Clock::Real.now())
+    with_scheduler(|scheduler| match scheduler {
+        Some(scheduler) => scheduler.now(),
+        None => Clock::Real.now(),
+    })
+}
+
+/// As [`Clock::now_or_later`], on the clock of the runtime that this thread works for, or on the machine's.
+pub(crate) fn now_or_later() -> Tick {
+    with_scheduler(|scheduler| match scheduler {
+        Some(scheduler) => scheduler.now_or_later(),
+        None => Clock::Real.now_or_later(),
+    })
 }
 
 /// This thread as a worker of `scheduler`, if it is one.

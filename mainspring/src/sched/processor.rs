@@ -106,6 +106,10 @@ impl Processor {
         self.clock.now()
     }
 
+    pub(crate) fn now_or_later(&self) -> Tick {
+        self.clock.now_or_later()
+    }
+
     /// Its scheduler, unless that is gone.
     pub(crate) fn scheduler(&self) -> Option<Arc<Scheduler>> {
         self.scheduler.upgrade()

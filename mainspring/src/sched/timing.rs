@@ -83,6 +83,11 @@ impl Scheduler {
         self.clock.now()
     }
 
+    /// See [`Clock::now_or_later`](crate::base::clock::Clock::now_or_later).
+    pub(crate) fn now_or_later(&self) -> Tick {
+        self.clock.now_or_later()
+    }
+
     /// Where timers go that this thread arms: a worker's own processor, elsewhere one chosen by the thread.
     pub(crate) fn processor_for_timers(&self) -> &Arc<Processor> {
         &self.processors[self.store_for_timers()]
@@ -147,7 +152,7 @@ impl Scheduler {
     pub(crate) fn take_due(&self, processor: usize, due: &mut Vec<Due>) {
         let processor = &self.processors[processor];
         let next = processor.next_timer();
-        if next == Tick::NEVER {
+        if next == Tick::NEVER || next > self.now_or_later() {
             return;
         }
         let now = self.now();

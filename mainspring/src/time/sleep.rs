@@ -42,7 +42,14 @@ use crate::timers::Key;
 /// # });
 /// ```
 pub fn sleep(duration: Duration) -> Sleep {
-    sleep_until(Instant::now() + duration)
+    sleep_until(after(duration))
+}
+
+/// The time `duration` from now, or some nanoseconds later, for less than the price of reading the clock.
+pub(super) fn after(duration: Duration) -> Instant {
+    // What takes no time is over now, and not some nanoseconds later.
+    let now = if duration.is_zero() { current::now() } else { current::now_or_later() };
+    Instant::from_tick(now.saturating_add(duration))
 }
 
 /// Waits until `deadline`; see [`sleep`].
@@ -98,6 +105,13 @@ impl Sleep {
         }
     }
 
+    fn now_or_later(&self) -> Tick {
+        match &self.armed {
+            Some(armed) => armed.processor.now_or_later(),
+            None => current::now_or_later(),
+        }
+    }
+
     /// Moves its end, also if it is over. A task that waits for it is woken at the new time, and may be
     /// woken at the old one as well, to wait on when it polls the sleep then. Moving it later costs a
     /// comparison and a store.
@@ -113,6 +127,11 @@ impl Sleep {
             // next poll arms another one.
             self.armed = None;
         }
+    }
+
+    /// Moves its end to `duration` from now; see [`reset`](Sleep::reset).
+    pub fn reset_after(&mut self, duration: Duration) {
+        self.reset(after(duration));
     }
 
     fn disarm(&mut self) {
@@ -175,8 +194,11 @@ impl Future for Sleep {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let now = self.now();
         let deadline = self.deadline;
+        let mut now = self.now_or_later();
+        if now >= deadline {
+            now = self.now();
+        }
         if now >= deadline {
             self.disarm();
             return Poll::Ready(());

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use pin_project_lite::pin_project;
 
+use super::sleep::after;
 use super::{Instant, Sleep, sleep_until};
 
 /// Waits for `future`, but no longer than `duration`.
@@ -35,7 +36,7 @@ use super::{Instant, Sleep, sleep_until};
 /// # });
 /// ```
 pub fn timeout<F: Future>(duration: Duration, future: F) -> Timeout<F> {
-    timeout_at(Instant::now() + duration, future)
+    timeout_at(after(duration), future)
 }
 
 /// Waits for `future`, but not beyond `deadline`; see [`timeout`].
