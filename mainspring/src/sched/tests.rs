@@ -179,6 +179,43 @@ fn a_worker_without_a_processor_fires_what_is_due() {
     assert_eq!(step(&mut other), Step::Sleep);
 }
 
+/// Schedules a task when it is woken.
+struct Schedules(Arc<Scheduler>, TaskRef);
+
+impl std::task::Wake for Schedules {
+    fn wake(self: Arc<Self>) {
+        self.0.schedule(Arc::clone(&self.1));
+    }
+}
+
+#[test]
+fn ten_thousand_timers_of_one_instant_leave_a_task_that_is_ready_its_turns() {
+    const TIMERS: usize = 10_000;
+    let world = World::new(1);
+    let mut worker = world.worker_with_processor();
+    step(&mut worker);
+    worker.set_token(Place::Back);
+    let woken = Arc::new(AtomicUsize::new(0));
+    let at = world.scheduler.now().saturating_add(Duration::from_millis(1));
+    for _ in 0..TIMERS {
+        let waker =
+            std::task::Waker::from(Arc::new(Schedules(Arc::clone(&world.scheduler), counting(&woken))));
+        let _armed = world.scheduler.arm(world.scheduler.now(), at, waker).unwrap();
+    }
+    // How many of the woken had a turn between two turns of the one that yields.
+    let (last, most) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
+    let (seen, greatest) = (Arc::clone(&woken), Arc::clone(&most));
+    world.scheduler.schedule(Arc::new(Act(move |_| {
+        let now = get(&seen);
+        greatest.fetch_max(now - last.swap(now, Ordering::SeqCst), Ordering::SeqCst);
+        now < TIMERS
+    })));
+    world.clock.advance(Duration::from_millis(1));
+    while step(&mut worker) == Step::Ran {}
+    assert_eq!(get(&woken), TIMERS);
+    assert!(get(&most) <= 2 * timing::FIRE_MAX, "{most:?} in a row");
+}
+
 #[test]
 fn the_next_slot_is_served_three_times_in_a_row_at_most() {
     let world = World::new(1);

@@ -147,25 +147,26 @@ impl Scheduler {
         self.next_timer()
     }
 
-    /// Takes due timers of one processor, at most [`FIRE_MAX`], for the caller to wake. Looks at the
-    /// clock and takes the lock only if something may be due.
-    pub(crate) fn take_due(&self, processor: usize, due: &mut Vec<Due>) {
+    /// Takes due timers of one processor, at most [`FIRE_MAX`], for the caller to wake; true if there are
+    /// more. Looks at the clock and takes the lock only if something may be due.
+    pub(crate) fn take_due(&self, processor: usize, due: &mut Vec<Due>) -> bool {
         let processor = &self.processors[processor];
         let next = processor.next_timer();
         if next == Tick::NEVER || next > self.now_or_later() {
-            return;
+            return false;
         }
         let now = self.now();
         if next > now {
-            return;
+            return false;
         }
         let mut core = processor.lock();
-        core.timers.take_due(now, FIRE_MAX, due);
+        let more = core.timers.take_due(now, FIRE_MAX, due);
         core.publish_timers();
         core.counters.timers_fired += due.len() as u64;
         if let Some(first) = due.first() {
             let late = u64::try_from(now.saturating_since(first.at).as_nanos()).unwrap_or(u64::MAX);
             core.counters.timer_lateness_ns_max = core.counters.timer_lateness_ns_max.max(late);
         }
+        more
     }
 }

@@ -38,6 +38,8 @@ pub(crate) struct Worker<'a> {
     /// The task that was woken while it ran: it goes to the back of the queue.
     again: Option<TaskRef>,
     steps: u32,
+    /// How many tasks have their turn before more is fired of what was too much for one batch.
+    turns_before_firing: usize,
     pub(super) rng: Rng,
     /// Buffers that are empty between steps.
     pub(super) due: Vec<Due>,
@@ -73,6 +75,7 @@ impl<'a> Worker<'a> {
             searching: false,
             again: None,
             steps: 0,
+            turns_before_firing: 0,
             rng,
             due: Vec::new(),
             wakers: Vec::new(),
@@ -102,7 +105,12 @@ impl<'a> Worker<'a> {
             return self.step_without_processor();
         };
         self.steps = self.steps.wrapping_add(1);
-        self.fire(index);
+        match self.turns_before_firing.checked_sub(1) {
+            Some(left) => self.turns_before_firing = left,
+            None => {
+                self.fire(index);
+            }
+        }
         if self.steps.is_multiple_of(LOOK_AROUND_INTERVAL) {
             self.look_around(index);
         }
@@ -115,6 +123,7 @@ impl<'a> Worker<'a> {
                 self.lose_processor();
                 Step::Ran
             }
+            Next::Empty if std::mem::take(&mut self.turns_before_firing) > 0 => Step::Ran,
             Next::Empty => self.look_further(index),
         }
     }
@@ -155,10 +164,16 @@ impl<'a> Worker<'a> {
     }
 
     /// Wakes what is due on a processor, its own or another's. True if anything was.
+    ///
+    /// If there is more than one batch of it, what was woken has its turn before the next batch is. Else
+    /// a hundred thousand timers of one instant would all be in the queue before a task that was ready before.
     pub(super) fn fire(&mut self, index: usize) -> bool {
-        self.scheduler.take_due(index, &mut self.due);
+        let more = self.scheduler.take_due(index, &mut self.due);
         if self.due.is_empty() {
             return false;
+        }
+        if more && self.processor == Some(index) {
+            self.turns_before_firing = self.due.len();
         }
         self.end_search_with_work();
         self.seat.toggle_activity();

@@ -215,6 +215,43 @@ fn a_batch_is_bounded_by_the_entries_it_looks_at() {
 }
 
 #[test]
+fn slots_that_begin_together_are_emptied_widest_first() {
+    let (mut timers, mut probes) = (Timers::new(), Probes::default());
+    let begin = 3 << 26;
+    // From far away into a wide slot.
+    for at in [begin + 4, begin + 5, 2 << 26] {
+        let _ = timers.insert(tick(0), tick(at), probes.waker());
+    }
+    // A limit that leaves nothing for what is ahead of time.
+    assert!(timers.take_due(tick(2 << 26), 1, &mut Vec::new()));
+    // From near into the narrow slot that begins with the wide one, but later.
+    let _ = timers.insert(tick(2 << 26), tick(begin + 7), probes.waker());
+    let fired = fire(&mut timers, &probes, begin + 7, 1);
+    assert_eq!(fired, [(2 << 26, 2), (begin + 4, 0), (begin + 5, 1), (begin + 7, 3)]);
+}
+
+#[test]
+fn what_lies_far_ahead_is_brought_near_bit_by_bit_before_it_is_due() {
+    let (mut timers, mut probes) = (Timers::new(), Probes::default());
+    // 10,000 timers within a tenth of a second, twenty seconds from now, and one each millisecond before.
+    let (second, milli) = (1_000_000_000_u64, 1_000_000_u64);
+    for n in 0..10_000 {
+        let _ = timers.insert(tick(0), tick(20 * second + n * 10_000), probes.waker());
+    }
+    for n in 0..20_000 {
+        let _ = timers.insert(tick(0), tick(n * milli), probes.waker());
+    }
+    let mut due = Vec::new();
+    for n in 0..20_000 {
+        assert!(!timers.take_due(tick(n * milli), 128, &mut due), "one pass was not enough for one timer");
+        assert_eq!(due.len(), 1);
+        due.clear();
+    }
+    assert!(!timers.take_due(tick(20 * second), 128, &mut due));
+    assert_eq!(due.len(), 1, "the first was late because of those behind it");
+}
+
+#[test]
 fn a_limit_of_zero_asks_and_takes_nothing() {
     let (mut timers, _, _) = armed(&[5]);
     let mut due = Vec::new();
@@ -256,10 +293,11 @@ fn a_pending_timer_takes_no_more_than_eighty_bytes() {
     assert_eq!(size_of::<heap::Node>(), 24);
 }
 
+/// What happens to the store. Times are spans from the present, which goes on with each batch.
 #[derive(Clone, Copy, Debug)]
 enum Operation {
-    Insert(u64, Tick),
-    Reset(prop::sample::Index, Tick),
+    Insert(At),
+    Reset(prop::sample::Index, At),
     Remove(prop::sample::Index),
     ReplaceWaker(prop::sample::Index),
     TakeDue(u64, usize),
@@ -267,23 +305,36 @@ enum Operation {
     TakeAll,
 }
 
-/// Few different times, so that equal ones and moves in both directions are common, in all the orders of
+#[derive(Clone, Copy, Debug)]
+enum At {
+    After(u64),
+    Before(u64),
+    Never,
+}
+
+/// Few different spans, so that equal times and moves in both directions are common, in all the orders of
 /// magnitude that the wheel tells apart.
-fn time() -> impl Strategy<Value = u64> {
-    (0_u64..24, prop::sample::select(vec![0, 0, 17, 18, 25, 30, 36, 43, 51, 59]))
-        .prop_map(|(few, magnitude)| few << magnitude)
+fn span(magnitudes: &'static [u32]) -> impl Strategy<Value = u64> {
+    (0_u64..12, prop::sample::select(magnitudes)).prop_map(|(few, magnitude)| few << magnitude)
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
-    let at = || prop_oneof![9 => time().prop_map(tick), 1 => Just(Tick::NEVER)];
+    let at = || {
+        prop_oneof![
+            20 => span(&[0, 16, 18, 18, 20, 24, 26, 26, 30, 34, 38, 42, 50, 56]).prop_map(At::After),
+            1 => span(&[0, 17, 25]).prop_map(At::Before),
+            1 => Just(At::Never),
+        ]
+    };
     let which = any::<prop::sample::Index>;
     prop_oneof![
-        60 => (time(), at()).prop_map(|(now, at)| Operation::Insert(now, at)),
-        60 => (which(), at()).prop_map(|(which, at)| Operation::Reset(which, at)),
-        20 => which().prop_map(Operation::Remove),
-        10 => which().prop_map(Operation::ReplaceWaker),
-        15 => (time(), 0_usize..12).prop_map(|(now, limit)| Operation::TakeDue(now, limit)),
-        5 => (0_usize..4).prop_map(Operation::Settle),
+        60 => at().prop_map(Operation::Insert),
+        40 => (which(), at()).prop_map(|(which, at)| Operation::Reset(which, at)),
+        30 => which().prop_map(Operation::Remove),
+        5 => which().prop_map(Operation::ReplaceWaker),
+        40 => (span(&[0, 0, 16, 18, 18, 22, 24, 26, 28, 32, 36, 42, 50]), 0_usize..16)
+            .prop_map(|(passed, limit)| Operation::TakeDue(passed, limit)),
+        10 => (0_usize..6).prop_map(Operation::Settle),
         1 => Just(Operation::TakeAll),
     ]
 }
@@ -299,6 +350,7 @@ struct Model {
     /// All keys that were ever given out, so stale ones are tried as well.
     keys: Vec<Key>,
     armings: usize,
+    now: u64,
     /// Until when somebody sleeps who looked at `next` once and since then only heard what moved.
     sleeps_until: Tick,
 }
@@ -312,7 +364,16 @@ impl Model {
             orders: HashMap::new(),
             keys: Vec::new(),
             armings: 0,
+            now: Tick::START.as_nanos(),
             sleeps_until: Tick::NEVER,
+        }
+    }
+
+    fn time(&self, at: At) -> Tick {
+        match at {
+            At::After(span) => tick(self.now.saturating_add(span)),
+            At::Before(span) => tick(self.now.saturating_sub(span)),
+            At::Never => Tick::NEVER,
         }
     }
 
@@ -339,15 +400,17 @@ impl Model {
         let before = self.timers.next();
         let key = |which: prop::sample::Index, keys: &[Key]| (!keys.is_empty()).then(|| *which.get(keys));
         match operation {
-            Operation::Insert(now, at) => {
+            Operation::Insert(at) => {
+                let at = self.time(at);
                 let number = self.probes.alive.len();
-                let (key, earliest) = self.timers.insert(tick(now), at, self.probes.waker());
+                let (key, earliest) = self.timers.insert(tick(self.now), at, self.probes.waker());
                 self.arm(key, at, number);
                 self.keys.push(key);
                 self.hear(before, earliest);
             }
             Operation::Reset(which, at) => {
                 let Some(key) = key(which, &self.keys) else { return };
+                let at = self.time(at);
                 let earliest = self.timers.reset(key, at);
                 let number = self.disarm(key);
                 assert_eq!(earliest.is_some(), number.is_some());
@@ -373,7 +436,10 @@ impl Model {
                     None => assert_eq!(self.probes.number(replaced.expect_err("a stale key")), number),
                 }
             }
-            Operation::TakeDue(now, limit) => self.take_due(tick(now), limit),
+            Operation::TakeDue(passed, limit) => {
+                self.now = self.now.saturating_add(passed);
+                self.take_due(tick(self.now), limit);
+            }
             Operation::Settle(limit) => {
                 if self.timers.settle(limit) {
                     let exact = self.pending.first_key_value().map_or(Tick::NEVER, |((at, _), _)| *at);

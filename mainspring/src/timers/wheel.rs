@@ -60,8 +60,9 @@ pub(super) struct Wheel {
     /// The list of each slot, or nothing as long as the wheel was never used.
     slots: Vec<Slot>,
     occupied: [[u64; WORDS]; LEVELS],
-    /// The slot that is being emptied because the position has come to it.
-    open: Option<Home>,
+    /// The slot that is being emptied because the position has come to it, and where the position goes
+    /// when that is done.
+    open: Option<(Home, u64)>,
     /// The slot that is being emptied ahead of time.
     ahead: Option<Home>,
     /// The position, roughly, at which no slot could be emptied ahead of time.
@@ -124,10 +125,10 @@ impl Wheel {
         if target.saturating_sub(self.position) < FOLLOW {
             return;
         }
-        if self.begins <= target + 1 {
+        if self.begins <= target {
             self.look();
         }
-        if self.begins > target + 1 {
+        if self.begins > target {
             self.position = target + 1;
         }
     }
@@ -185,25 +186,23 @@ impl Wheel {
     /// count as sorted. `None`, if there is none: then what lies in these slots has passed.
     pub(super) fn draw(&mut self, entries: &mut Entries, target: u64) -> Option<u32> {
         loop {
-            if let Some(home) = self.open {
+            if let Some((home, then)) = self.open {
                 if let Some(index) = self.pop(entries, home) {
                     return Some(index);
                 }
-                if home.level() == 0 {
-                    self.position += 1;
-                }
+                self.position = self.position.max(then);
                 self.open = None;
                 self.look();
             }
             if self.position > target {
                 return None;
             }
-            let first = (self.begins <= target + 1).then(|| self.look()).flatten();
-            match first.filter(|&first| self.start(first) + u64::from(first.level() == 0) <= target + 1) {
+            let first = (self.begins <= target).then(|| self.look()).flatten();
+            match first.filter(|&first| self.start(first) <= target) {
                 Some(first) => {
-                    self.position = self.position.max(self.start(first));
-                    self.open = Some(first);
-                    self.ahead = self.ahead.filter(|&ahead| ahead != first);
+                    let start = self.start(first);
+                    self.position = self.position.max(start);
+                    self.open = Some((first, start + u64::from(first.level() == 0)));
                 }
                 None => {
                     self.position = target + 1;
@@ -216,7 +215,8 @@ impl Wheel {
     /// Takes out an entry that a lower level covers by now, if there is one.
     pub(super) fn draw_ahead(&mut self, entries: &mut Entries) -> Option<u32> {
         loop {
-            if let Some(index) = self.ahead.and_then(|home| self.pop(entries, home)) {
+            let ahead = self.ahead.filter(|&home| self.is_covered_below(home));
+            if let Some(index) = ahead.and_then(|home| self.pop(entries, home)) {
                 return Some(index);
             }
             // A sixteenth of a slot of level 1 later it is early enough to look again.
@@ -224,15 +224,19 @@ impl Wheel {
             if self.ahead.take().is_none() && self.nothing_ahead == position {
                 return None;
             }
-            let covered = |level: usize| (self.position >> (RATIO_BITS * (level as u32 - 1))) + SLOTS as u64;
-            let end = |home: Home| (self.number(home) + 1) << RATIO_BITS;
             let mut firsts = (1..LEVELS).filter_map(|level| self.first_of(level));
-            self.ahead = firsts.find(|&first| end(first) <= covered(first.level()));
+            self.ahead = firsts.find(|&first| self.is_covered_below(first));
             if self.ahead.is_none() {
                 self.nothing_ahead = position;
                 return None;
             }
         }
+    }
+
+    /// Whether all of a slot lies in what the level below covers.
+    fn is_covered_below(&self, home: Home) -> bool {
+        let below = self.position >> (RATIO_BITS * (home.level() as u32 - 1));
+        (self.number(home) + 1) << RATIO_BITS <= below + SLOTS as u64
     }
 
     /// Makes `begins` and `earliest` as good as what the slots know, and returns the slot that begins first.
