@@ -64,19 +64,18 @@ impl fmt::Display for WorkloadName {
     }
 }
 
-pub(crate) fn run<P: Peer>(name: WorkloadName, plan: Plan) -> io::Result<Outcome> {
-    let peer = P::new()?;
+pub(crate) fn run<P: Peer>(peer: &P, name: WorkloadName, plan: Plan) -> io::Result<Outcome> {
     let measurement = match name {
-        WorkloadName::SpawnMany => spawn_many::run(&peer, plan),
-        WorkloadName::ChainedSpawn => chained_spawn::run(&peer, plan),
-        WorkloadName::YieldMany => yield_many::run(&peer, plan),
-        WorkloadName::PingPong => ping_pong::run(&peer, plan),
-        WorkloadName::TimerChurn => timer_churn::run(&peer, plan),
-        WorkloadName::TimerReset => timer_reset::run(&peer, plan),
-        WorkloadName::TimerFire => timer_fire::run(&peer),
-        WorkloadName::Sleep50us => sleep_50us::run(&peer, plan),
-        WorkloadName::Echo => return echo::run(&peer, plan).map(Outcome::Measured),
-        WorkloadName::HttpHello => return http_hello::run(&peer, plan),
+        WorkloadName::SpawnMany => spawn_many::run(peer, plan),
+        WorkloadName::ChainedSpawn => chained_spawn::run(peer, plan),
+        WorkloadName::YieldMany => yield_many::run(peer, plan),
+        WorkloadName::PingPong => ping_pong::run(peer, plan),
+        WorkloadName::TimerChurn => timer_churn::run(peer, plan),
+        WorkloadName::TimerReset => timer_reset::run(peer, plan),
+        WorkloadName::TimerFire => timer_fire::run(peer),
+        WorkloadName::Sleep50us => sleep_50us::run(peer, plan),
+        WorkloadName::Echo => return echo::run(peer, plan).map(Outcome::Measured),
+        WorkloadName::HttpHello => return http_hello::run(peer, plan),
     };
     Ok(Outcome::Measured(measurement))
 }
