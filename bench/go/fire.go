@@ -80,7 +80,7 @@ func timerBurst() measurement {
 	waits := make([]float64, 0, 16<<20)
 	at := time.Now().Add(2 * time.Second)
 	sleepers := startSleepers(timers, func(int) time.Time { return at })
-	time.Sleep(time.Until(at.Add(-10 * time.Millisecond)))
+	time.Sleep(time.Until(at.Add(-100 * time.Millisecond)))
 	mustBeBefore(at)
 	meter := startMeter()
 	waits = inGoroutines(1, func(int) []float64 { return takeTurns(at, sleepers, waits) })[0]

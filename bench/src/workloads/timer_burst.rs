@@ -13,7 +13,7 @@ const TIMERS: u64 = 100_000;
 /// Time to spawn the tasks before the sleeps end.
 const LEAD: Duration = Duration::from_secs(2);
 /// How long the yielding task and the meter run before the sleeps end.
-const RUN_UP: Duration = Duration::from_millis(10);
+const RUN_UP: Duration = Duration::from_millis(100);
 
 pub(super) fn run<P: Peer>(peer: &P) -> Measurement {
     peer.run(async {
