@@ -1,7 +1,6 @@
 //! Side-by-side measurements: the same workloads on mainspring and on what users would pick instead.
 //!
-//! `compare` takes the peers in turn, each measurement in a fresh process of this binary (`run`), and
-//! prints a table. A workload is a file in [`workloads`], generic over the [`peers::Peer`] that it runs
+//! `compare` takes the peers in turn, each measurement in a fresh process (`run`), and prints a table. A workload is a file in [`workloads`], generic over the [`peers::Peer`] that it runs
 //! on; a runtime to compare with is a file in [`peers`]. Neither knows of the other, nor of rounds.
 
 mod compare;
@@ -9,6 +8,7 @@ mod load;
 mod machine;
 mod measure;
 mod peers;
+mod programs;
 mod statistics;
 mod table;
 mod workloads;
@@ -44,6 +44,9 @@ enum Command {
         /// Only this workload; can be given more than once
         #[arg(long, value_name = "NAME")]
         only: Vec<WorkloadName>,
+        /// Only this peer; can be given more than once
+        #[arg(long = "peer", value_name = "NAME")]
+        peers: Vec<PeerName>,
         /// Writes every measurement to this file, one JSON object a line
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
@@ -79,7 +82,9 @@ fn seconds(text: &str) -> Result<f64, String> {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
-        Command::Compare { rounds, seconds, only, json } => Comparison { rounds, seconds, only, json }.run(),
+        Command::Compare { rounds, seconds, only, peers, json } => {
+            Comparison { rounds, seconds, only, peers, json }.run()
+        }
         Command::Run { peer, workload, seconds } => {
             let plan = Plan { time: Duration::from_secs_f64(seconds) };
             peer.run(workload, plan).map(|outcome| println!("{}", outcome.to_json()))

@@ -51,6 +51,18 @@ pub(crate) enum Unit {
     PerSecond,
     /// Less is better.
     Nanoseconds,
+    /// Less is better.
+    Bytes,
+}
+
+impl Unit {
+    /// How good `value` is in terms of `base`: above 1 is better.
+    pub(crate) fn ratio(self, value: f64, base: f64) -> f64 {
+        match self {
+            Unit::PerSecond => value / base,
+            Unit::Nanoseconds | Unit::Bytes => base / value,
+        }
+    }
 }
 
 impl Figure {
@@ -58,12 +70,8 @@ impl Figure {
         Figure { name: name.to_owned(), value, unit: Unit::Nanoseconds }
     }
 
-    /// How good this one is in terms of `other`: above 1 is better, whatever the unit.
-    pub(crate) fn ratio_to(&self, other: &Figure) -> f64 {
-        match self.unit {
-            Unit::PerSecond => self.value / other.value,
-            Unit::Nanoseconds => other.value / self.value,
-        }
+    pub(crate) fn bytes(name: &str, value: f64) -> Figure {
+        Figure { name: name.to_owned(), value, unit: Unit::Bytes }
     }
 }
 
@@ -127,16 +135,23 @@ fn context_switches() -> u64 {
         .sum()
 }
 
+/// The memory of this process that is in RAM now, in bytes. Zero where `/proc` does not tell.
+pub(crate) fn resident_bytes() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_ratio_above_one_is_better_whatever_the_unit() {
-        let rate = |value| Figure { name: "rate".to_owned(), value, unit: Unit::PerSecond };
-        assert_eq!(rate(3.0).ratio_to(&rate(2.0)), 1.5);
-        let late = |value| Figure::nanoseconds("late", value);
-        assert_eq!(late(2.0).ratio_to(&late(3.0)), 1.5);
+        assert_eq!(Unit::PerSecond.ratio(3.0, 2.0), 1.5);
+        assert_eq!(Unit::Nanoseconds.ratio(2.0, 3.0), 1.5);
+        assert_eq!(Unit::Bytes.ratio(2.0, 3.0), 1.5);
     }
 
     #[test]
@@ -155,5 +170,12 @@ mod tests {
         thread.join().unwrap().unwrap_err();
         assert!(measurement.cost.cpu_ns > 10e6, "{measurement:?}");
         assert!(measurement.cost.context_switches >= 1.0, "{measurement:?}");
+    }
+
+    #[test]
+    fn memory_that_was_written_to_is_resident() {
+        let before = resident_bytes();
+        let memory = vec![1_u8; 64 << 20];
+        assert!(resident_bytes() >= before + (48 << 20), "{}", memory.len());
     }
 }

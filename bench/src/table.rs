@@ -10,75 +10,88 @@ use crate::peers::PeerName;
 use crate::statistics::Summary;
 use crate::workloads::WorkloadName;
 
-const BASE: PeerName = PeerName::Tokio;
+/// The peer that the table is about: the others are measured to be compared with it.
+const OWN: PeerName = PeerName::Mainspring;
 
 pub(crate) fn render(records: &[Record]) -> String {
     let mut text = String::new();
     let _ = writeln!(
         text,
-        "\n{:<14} {:<10} {:<11} {:>25} {:>22} {:>11} {:>11} {:>11}",
+        "\n{:<20} {:<10} {:<11} {:>25} {:<28} {:>11} {:>11} {:>11}",
         "workload",
         "figure",
         "peer",
         "median (min..max)",
-        format!("x {BASE} (min..max)"),
+        "  x best other (min..max)",
         "wall/op",
         "CPU/op",
         "switches/op",
     );
     for &workload in WorkloadName::value_variants() {
         let records: Vec<&Record> = records.iter().filter(|record| record.workload == workload).collect();
-        if !records.is_empty() {
-            render_workload(&mut text, workload, &records);
-        }
+        render_workload(&mut text, workload, &records);
     }
-    text.push_str(
-        "\nx: the median of the ratios within a round; above 1 is better, also where less is better.\n",
+    let _ = writeln!(
+        text,
+        "\nx: in terms of the best peer but {OWN}, which is named; the median of the ratios within a \
+         round; above 1 is better, also where less is better.",
     );
     text.push_str(&warning(records));
     text
 }
 
 fn render_workload(text: &mut String, workload: WorkloadName, records: &[&Record]) {
-    if let Some(reason) = records.iter().find_map(|record| match &record.outcome {
-        Outcome::Skipped(reason) => Some(reason),
-        Outcome::Measured(_) => None,
-    }) {
-        let _ = writeln!(text, "{workload:<14} skipped: {reason}");
-        return;
+    let mut names: Vec<&str> = Vec::new();
+    for figure in records.iter().filter_map(|record| measured(record)).flat_map(|m| &m.figures) {
+        if !names.contains(&figure.name.as_str()) {
+            names.push(&figure.name);
+        }
     }
-    let figures = records.iter().find_map(|record| measured(record)).map_or(0, |m| m.figures.len());
-    for index in 0..figures {
+    for name in names {
+        let best = best_other(records, name);
         for &peer in PeerName::value_variants() {
-            let own: Vec<&Record> = records.iter().copied().filter(|record| record.peer == peer).collect();
-            let ratios = if peer == BASE { None } else { ratios(records, peer, index) };
-            render_line(text, workload, index, &own, ratios);
+            render_line(text, workload, name, &of_peer(records, peer), best.as_deref());
+        }
+    }
+    for &peer in PeerName::value_variants() {
+        let skipped = of_peer(records, peer).into_iter().find_map(|record| match &record.outcome {
+            Outcome::Skipped(reason) => Some(reason),
+            Outcome::Measured(_) => None,
+        });
+        if let Some(reason) = skipped {
+            let _ = writeln!(
+                text,
+                "{:<20} {:<10} {:<11} skipped: {reason}",
+                workload.to_string(),
+                "",
+                peer.to_string()
+            );
         }
     }
 }
 
+/// A figure of one peer, whose records these are, in terms of the best one's.
 fn render_line(
     text: &mut String,
     workload: WorkloadName,
-    index: usize,
+    name: &str,
     records: &[&Record],
-    ratios: Option<Summary>,
+    best: Option<&[&Record]>,
 ) {
-    let measurements: Vec<&Measurement> = records.iter().filter_map(|record| measured(record)).collect();
-    let Some(figure) = measurements.first().and_then(|m| m.figures.get(index)) else { return };
-    let values = measurements.iter().filter_map(|m| m.figures.get(index)).map(|figure| figure.value);
-    let Some(values) = Summary::of(values.collect()) else { return };
-    let show = |value| show(value, figure.unit);
+    let figures: Vec<&Figure> = records.iter().filter_map(|record| figure(record, name)).collect();
+    let Some(values) = Summary::of(figures.iter().map(|figure| figure.value).collect()) else { return };
+    let (peer, unit) = (records[0].peer, figures[0].unit);
+    let show = |value| show(value, unit);
     let _ = write!(
         text,
-        "{:<14} {:<10} {:<11} {:>25} {:>22}",
+        "{:<20} {name:<10} {:<11} {:>25} {:<28}",
         workload.to_string(),
-        figure.name,
-        records[0].peer.to_string(),
+        peer.to_string(),
         format!("{} ({}..{})", show(values.median), show(values.min), show(values.max)),
-        ratios.map_or_else(String::new, |x| format!("{:.2} ({:.2}..{:.2})", x.median, x.min, x.max)),
+        best.map_or_else(String::new, |best| show_ratios(records, best, name)),
     );
-    if index == 0 {
+    let measurements: Vec<&Measurement> = records.iter().filter_map(|record| measured(record)).collect();
+    if measurements[0].figures[0].name == name {
         let median = |part: fn(&Cost) -> f64| {
             Summary::of(measurements.iter().map(|m| part(&m.cost)).collect()).map_or(0.0, |s| s.median)
         };
@@ -93,15 +106,41 @@ fn render_line(
     text.push('\n');
 }
 
-/// How `peer` did in terms of the base, round by round.
-fn ratios(records: &[&Record], peer: PeerName, index: usize) -> Option<Summary> {
-    let figure = |peer, round| -> Option<&Figure> {
-        let record = records.iter().find(|record| record.peer == peer && record.round == round)?;
-        measured(record)?.figures.get(index)
-    };
-    let rounds = records.iter().filter(|record| record.peer == peer).map(|record| record.round);
-    let ratios = rounds.filter_map(|round| Some(figure(peer, round)?.ratio_to(figure(BASE, round)?)));
+/// How one peer did in terms of another, round by round.
+fn show_ratios(records: &[&Record], base: &[&Record], name: &str) -> String {
+    let peer = base[0].peer;
+    if records[0].peer == peer {
+        return String::new();
+    }
+    let ratios = records.iter().filter_map(|record| {
+        let own = figure(record, name)?;
+        let base = figure(base.iter().find(|base| base.round == record.round)?, name)?;
+        Some(own.unit.ratio(own.value, base.value))
+    });
     Summary::of(ratios.collect())
+        .map_or_else(String::new, |x| format!("{:>6.2} ({:.2}..{:.2}) {peer}", x.median, x.min, x.max))
+}
+
+/// The records of the peer whose median of a figure is the best, [`OWN`] left out.
+fn best_other<'a>(records: &[&'a Record], name: &str) -> Option<Vec<&'a Record>> {
+    let others = PeerName::value_variants().iter().filter(|&&peer| peer != OWN);
+    let with_median = others.filter_map(|&peer| {
+        let own = of_peer(records, peer);
+        let figures: Vec<&Figure> = own.iter().filter_map(|record| figure(record, name)).collect();
+        let unit = figures.first()?.unit;
+        let median = Summary::of(figures.iter().map(|figure| figure.value).collect())?.median;
+        Some((unit, median, own))
+    });
+    let best = with_median.reduce(|best, next| if next.0.ratio(next.1, best.1) > 1.0 { next } else { best });
+    best.map(|(_, _, records)| records)
+}
+
+fn of_peer<'a>(records: &[&'a Record], peer: PeerName) -> Vec<&'a Record> {
+    records.iter().copied().filter(|record| record.peer == peer).collect()
+}
+
+fn figure<'a>(record: &'a Record, name: &str) -> Option<&'a Figure> {
+    measured(record)?.figures.iter().find(|figure| figure.name == name)
 }
 
 fn measured(record: &Record) -> Option<&Measurement> {
@@ -131,6 +170,7 @@ fn show(value: f64, unit: Unit) -> String {
     let (steps, units): (&[f64], &[&str]) = match unit {
         Unit::PerSecond => (&[1.0, 1e3, 1e6, 1e9], &["/s", "k/s", "M/s", "G/s"]),
         Unit::Nanoseconds => (&[1.0, 1e3, 1e6, 1e9], &["ns", "us", "ms", "s"]),
+        Unit::Bytes => (&[1.0, 1e3, 1e6, 1e9], &["B", "kB", "MB", "GB"]),
     };
     let index = steps.iter().rposition(|&step| value >= step).unwrap_or(0);
     let scaled = value / steps[index];
@@ -159,7 +199,7 @@ mod tests {
             record(1, PeerName::Mainspring, 2e5),
         ];
         let text = render(&records);
-        assert!(text.contains("2.00 (2.00..2.00)"), "{text}");
+        assert!(text.contains("2.00 (2.00..2.00) tokio"), "{text}");
         assert!(text.contains("100k/s (100k/s..1.00M/s)"), "{text}");
         assert!(!text.contains("WARNING"), "{text}");
         records[3].foreign = 0.5;
@@ -167,10 +207,24 @@ mod tests {
     }
 
     #[test]
-    fn a_skipped_workload_says_why() {
-        let mut record = record(0, PeerName::Tokio, 1.0);
-        record.outcome = Outcome::Skipped("no wrk".to_owned());
-        assert!(render(&[record]).contains("skipped: no wrk"));
+    fn the_base_is_the_best_of_the_others() {
+        let text = render(&[
+            record(0, PeerName::Tokio, 2e6),
+            record(0, PeerName::Smol, 4e6),
+            record(0, PeerName::Mainspring, 8e6),
+        ]);
+        assert!(text.contains("0.50 (0.50..0.50) smol"), "{text}");
+        assert!(text.contains("2.00 (2.00..2.00) smol"), "{text}");
+        assert_eq!(text.matches("..").count(), 1 + 3 + 2, "the base has no ratio: {text}");
+    }
+
+    #[test]
+    fn a_peer_that_was_skipped_says_why_beside_one_that_was_not() {
+        let mut skipped = record(0, PeerName::Go, 1.0);
+        skipped.outcome = Outcome::Skipped("no go".to_owned());
+        let text = render(&[record(0, PeerName::Mainspring, 1e6), skipped]);
+        assert!(text.contains("skipped: no go"), "{text}");
+        assert!(text.contains("1.00M/s"), "{text}");
     }
 
     #[test]

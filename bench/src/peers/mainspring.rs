@@ -13,6 +13,12 @@ use super::{PROCESSORS, Peer};
 
 pub(crate) struct Mainspring(Runtime);
 
+impl Mainspring {
+    pub(crate) fn new() -> io::Result<Mainspring> {
+        Builder::new().processors(PROCESSORS).build().map(Mainspring)
+    }
+}
+
 impl Peer for Mainspring {
     type JoinError = mainspring::task::JoinError;
     type Join<T: Send + 'static> = mainspring::task::JoinHandle<T>;
@@ -20,10 +26,6 @@ impl Peer for Mainspring {
     type Listener = TcpListener;
     type Stream = TcpStream;
     type HttpStream = TcpStream;
-
-    fn new() -> io::Result<Mainspring> {
-        Builder::new().processors(PROCESSORS).build().map(Mainspring)
-    }
 
     fn run<F>(&self, root: F) -> F::Output
     where
@@ -55,6 +57,10 @@ impl Peer for Mainspring {
 
     fn reset(sleep: Pin<&mut Self::Sleep>, at: Instant) {
         sleep.get_mut().reset(at.into());
+    }
+
+    fn reset_in(sleep: Pin<&mut Self::Sleep>, duration: Duration) {
+        sleep.get_mut().reset(mainspring::time::Instant::now() + duration);
     }
 
     async fn bind() -> io::Result<(TcpListener, SocketAddr)> {

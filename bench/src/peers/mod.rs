@@ -1,9 +1,11 @@
 //! The runtimes that are compared, each behind the same trait in a file of its own.
 //!
 //! An adapter does what the runtime's documentation tells its users to do, and nothing clever: two
-//! processors or worker threads, all else as it comes.
+//! processors or worker threads, all else as it comes. Go is a peer without an adapter: its workloads
+//! are a program of their own, in `bench/go`.
 
 mod mainspring;
+mod smol;
 mod tokio;
 
 use std::fmt::{self, Debug};
@@ -14,7 +16,7 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::measure::Outcome;
 use crate::workloads::{self, Plan, WorkloadName};
@@ -26,12 +28,10 @@ pub(crate) const PROCESSORS: usize = 2;
 pub(crate) trait Peer: Sized + Send + Sync + 'static {
     type JoinError: Debug + Send;
     type Join<T: Send + 'static>: Future<Output = Result<T, Self::JoinError>> + Send;
-    type Sleep: Future<Output = ()> + Send;
+    type Sleep: Future<Output: Send> + Send + 'static;
     type Listener: Send + Sync;
     type Stream: Send;
     type HttpStream: hyper::rt::Read + hyper::rt::Write + Unpin + Send;
-
-    fn new() -> io::Result<Self>;
 
     /// Runs a task, and waits for it on this thread.
     fn run<F>(&self, root: F) -> F::Output
@@ -50,6 +50,8 @@ pub(crate) trait Peer: Sized + Send + Sync + 'static {
     fn sleep(duration: Duration) -> Self::Sleep;
     fn sleep_until(at: Instant) -> Self::Sleep;
     fn reset(sleep: Pin<&mut Self::Sleep>, at: Instant);
+    /// Reads the clock, in the way that the peer's users do.
+    fn reset_in(sleep: Pin<&mut Self::Sleep>, duration: Duration);
 
     /// Listens at a free port of the loopback interface.
     fn bind() -> impl Future<Output = io::Result<(Self::Listener, SocketAddr)>> + Send;
@@ -60,19 +62,30 @@ pub(crate) trait Peer: Sized + Send + Sync + 'static {
     fn http(stream: Self::Stream) -> Self::HttpStream;
 }
 
-/// The peers, in the order in which they are taken. The first one is what the others are compared with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+/// The peers, in the order in which they are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum PeerName {
     Tokio,
+    /// tokio with `enable_alt_timer`, which takes a build of its own
+    TokioAlt,
+    Smol,
+    Go,
     Mainspring,
 }
 
 impl PeerName {
+    /// Measures in this process.
     pub(crate) fn run(self, workload: WorkloadName, plan: Plan) -> io::Result<Outcome> {
         match self {
-            PeerName::Tokio => workloads::run::<tokio::Tokio>(workload, plan),
-            PeerName::Mainspring => workloads::run::<mainspring::Mainspring>(workload, plan),
+            PeerName::Tokio => workloads::run(&tokio::Tokio::new()?, workload, plan),
+            #[cfg(tokio_unstable)]
+            PeerName::TokioAlt => workloads::run(&tokio::Tokio::with_alternative_timer()?, workload, plan),
+            #[cfg(not(tokio_unstable))]
+            PeerName::TokioAlt => Ok(Outcome::Skipped("this build is not for it".to_owned())),
+            PeerName::Smol => workloads::run(&smol::Smol::new()?, workload, plan),
+            PeerName::Go => Ok(Outcome::Skipped("a program of its own runs it".to_owned())),
+            PeerName::Mainspring => workloads::run(&mainspring::Mainspring::new()?, workload, plan),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! tokio's multi-thread runtime, in its default settings.
+//! tokio's multi-thread runtime, in its default settings or with its alternative timer.
 
 use std::future::Future;
 use std::io;
@@ -9,11 +9,28 @@ use std::time::{Duration, Instant};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::Runtime;
+use tokio::runtime::{Builder, Runtime};
 
 use super::{PROCESSORS, Peer};
 
 pub(crate) struct Tokio(Runtime);
+
+impl Tokio {
+    pub(crate) fn new() -> io::Result<Tokio> {
+        Self::builder().build().map(Tokio)
+    }
+
+    #[cfg(tokio_unstable)]
+    pub(crate) fn with_alternative_timer() -> io::Result<Tokio> {
+        Self::builder().enable_alt_timer().build().map(Tokio)
+    }
+
+    fn builder() -> Builder {
+        let mut builder = Builder::new_multi_thread();
+        builder.worker_threads(PROCESSORS).enable_all();
+        builder
+    }
+}
 
 impl Peer for Tokio {
     type JoinError = tokio::task::JoinError;
@@ -22,10 +39,6 @@ impl Peer for Tokio {
     type Listener = TcpListener;
     type Stream = TcpStream;
     type HttpStream = TokioIo<TcpStream>;
-
-    fn new() -> io::Result<Tokio> {
-        tokio::runtime::Builder::new_multi_thread().worker_threads(PROCESSORS).enable_all().build().map(Tokio)
-    }
 
     fn run<F>(&self, root: F) -> F::Output
     where
@@ -57,6 +70,10 @@ impl Peer for Tokio {
 
     fn reset(sleep: Pin<&mut Self::Sleep>, at: Instant) {
         sleep.reset(at.into());
+    }
+
+    fn reset_in(sleep: Pin<&mut Self::Sleep>, duration: Duration) {
+        sleep.reset(tokio::time::Instant::now() + duration);
     }
 
     async fn bind() -> io::Result<(TcpListener, SocketAddr)> {

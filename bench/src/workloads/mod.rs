@@ -5,19 +5,26 @@ mod echo;
 mod http_hello;
 mod ping_pong;
 mod sleep_50us;
+mod sleepers;
 mod spawn_many;
+mod timer_burst;
 mod timer_churn;
+mod timer_churn_10m;
 mod timer_fire;
+mod timer_lateness;
 mod timer_reset;
+mod timer_reset_160k;
 mod yield_many;
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
-use serde::{Deserialize, Serialize};
+use serde::{Serialize, Serializer};
 
 use crate::measure::{Measurement, Meter, Outcome};
 use crate::peers::Peer;
@@ -29,9 +36,8 @@ pub(crate) struct Plan {
 }
 
 /// The workloads, in the order in which they are taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
-#[serde(rename_all = "snake_case")]
 pub(crate) enum WorkloadName {
     /// A task spawns a million tasks that do nothing, and joins them
     SpawnMany,
@@ -43,13 +49,34 @@ pub(crate) enum WorkloadName {
     PingPong,
     /// Arm a sleep of 30 s and drop it, in two tasks
     TimerChurn,
-    /// Move a pending sleep later, in two tasks
+    /// The same in a hundred tasks
+    #[value(name = "timer_churn_100")]
+    TimerChurn100,
+    /// The same in two tasks while 10 million other sleeps are pending, and the memory of those
+    #[value(name = "timer_churn_10m")]
+    TimerChurn10m,
+    /// Move a pending sleep later, to a given time, in two tasks
     TimerReset,
+    /// The same, but the clock is read for each move
+    TimerResetNow,
+    /// Move 160,000 pending sleeps in a random order, later and then earlier, in two tasks
+    #[value(name = "timer_reset_160k")]
+    TimerReset160k,
     /// 100,000 tasks whose sleeps end spread over a second
     TimerFire,
+    /// The same with a million tasks
+    #[value(name = "timer_fire_1m")]
+    TimerFire1m,
+    /// 1000 tasks that sleep 0.1 to 5 ms, over and over
+    #[value(name = "timer_lateness_1000")]
+    TimerLateness1000,
+    /// The same with ten tasks
+    #[value(name = "timer_lateness_10")]
+    TimerLateness10,
+    /// The sleeps of 100,000 tasks end at once beside a task that yields in a loop
+    TimerBurst,
     /// Sleeps of 50 us, one after the other, with nothing else to do
     #[value(name = "sleep_50us")]
-    #[serde(rename = "sleep_50us")]
     Sleep50us,
     /// TCP echo of 64 bytes on 64 connections, load from another process
     Echo,
@@ -64,21 +91,44 @@ impl fmt::Display for WorkloadName {
     }
 }
 
-pub(crate) fn run<P: Peer>(name: WorkloadName, plan: Plan) -> io::Result<Outcome> {
-    let peer = P::new()?;
+impl Serialize for WorkloadName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+pub(crate) fn run<P: Peer>(peer: &P, name: WorkloadName, plan: Plan) -> io::Result<Outcome> {
     let measurement = match name {
-        WorkloadName::SpawnMany => spawn_many::run(&peer, plan),
-        WorkloadName::ChainedSpawn => chained_spawn::run(&peer, plan),
-        WorkloadName::YieldMany => yield_many::run(&peer, plan),
-        WorkloadName::PingPong => ping_pong::run(&peer, plan),
-        WorkloadName::TimerChurn => timer_churn::run(&peer, plan),
-        WorkloadName::TimerReset => timer_reset::run(&peer, plan),
-        WorkloadName::TimerFire => timer_fire::run(&peer),
-        WorkloadName::Sleep50us => sleep_50us::run(&peer, plan),
-        WorkloadName::Echo => return echo::run(&peer, plan).map(Outcome::Measured),
-        WorkloadName::HttpHello => return http_hello::run(&peer, plan),
+        WorkloadName::SpawnMany => spawn_many::run(peer, plan),
+        WorkloadName::ChainedSpawn => chained_spawn::run(peer, plan),
+        WorkloadName::YieldMany => yield_many::run(peer, plan),
+        WorkloadName::PingPong => ping_pong::run(peer, plan),
+        WorkloadName::TimerChurn => timer_churn::run(peer, plan, 2),
+        WorkloadName::TimerChurn100 => timer_churn::run(peer, plan, 100),
+        WorkloadName::TimerChurn10m => timer_churn_10m::run(peer, plan),
+        WorkloadName::TimerReset => timer_reset::run(peer, plan),
+        WorkloadName::TimerResetNow => timer_reset::run_now(peer, plan),
+        WorkloadName::TimerReset160k => timer_reset_160k::run(peer, plan),
+        WorkloadName::TimerFire => timer_fire::run(peer, 100_000, Duration::from_secs(2)),
+        WorkloadName::TimerFire1m => timer_fire::run(peer, 1_000_000, Duration::from_secs(6)),
+        WorkloadName::TimerLateness1000 => timer_lateness::run(peer, plan, 1000),
+        WorkloadName::TimerLateness10 => timer_lateness::run(peer, plan, 10),
+        WorkloadName::TimerBurst => timer_burst::run(peer),
+        WorkloadName::Sleep50us => sleep_50us::run(peer, plan),
+        WorkloadName::Echo => return echo::run(peer, plan).map(Outcome::Measured),
+        WorkloadName::HttpHello => return http_hello::run(peer, plan),
     };
     Ok(Outcome::Measured(measurement))
+}
+
+/// Operations on timers before a task yields. A task that never does runs out of tokio's budget, and its
+/// sleeps then return without arming anything.
+const BURST: usize = 64;
+
+/// Polls a sleep once.
+async fn arm<S: Future>(mut sleep: Pin<&mut S>) {
+    let pending = poll_fn(|context| Poll::Ready(sleep.as_mut().poll(context).is_pending())).await;
+    assert!(pending, "a long sleep ended at once");
 }
 
 /// Repeats a batch of `operations` until the time is over, and measures it, after one batch that does
@@ -100,21 +150,33 @@ where
 
 /// Runs `tasks` tasks that count their operations until the time is over, and measures them, after a
 /// tenth of the time that does not count.
-async fn in_tasks<P: Peer, T>(plan: Plan, tasks: usize, mut until: impl FnMut(Instant) -> T) -> Measurement
+async fn count_in_tasks<P: Peer, F>(
+    plan: Plan,
+    tasks: usize,
+    mut until: impl FnMut(Instant) -> F,
+) -> Measurement
 where
-    T: Future<Output = u64> + Send + 'static,
+    F: Future<Output = u64> + Send + 'static,
 {
     let mut phase = async |time: Duration| {
         let end = Instant::now() + time;
-        let tasks: Vec<_> = (0..tasks).map(|_| P::spawn(until(end))).collect();
-        let mut operations = 0;
-        for task in tasks {
-            operations += task.await.expect("a task that counts");
-        }
-        operations
+        in_tasks::<P, _>((0..tasks).map(|_| until(end))).await.iter().sum()
     };
-    phase(plan.time / 10).await;
+    let _: u64 = phase(plan.time / 10).await;
     let meter = Meter::start();
     let operations = phase(plan.time).await;
     meter.stop(operations)
+}
+
+/// Runs each future in a task of its own, all at a time; what they came to.
+async fn in_tasks<P: Peer, F>(futures: impl Iterator<Item = F>) -> Vec<F::Output>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    let tasks: Vec<_> = futures.map(P::spawn).collect();
+    let mut outputs = Vec::with_capacity(tasks.len());
+    for task in tasks {
+        outputs.push(task.await.expect("a task of the workload"));
+    }
+    outputs
 }
