@@ -112,6 +112,14 @@ impl<T> Slab<T> {
         value
     }
 
+    /// The entries, without their keys.
+    pub(crate) fn into_values(self) -> impl Iterator<Item = T> {
+        self.slots.into_iter().filter_map(|(_, slot)| match slot {
+            Slot::Occupied(value) => Some(value),
+            Slot::Vacant { .. } => None,
+        })
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.slots.iter().filter_map(|(_, slot)| match slot {
             Slot::Occupied(value) => Some(value),
