@@ -8,7 +8,7 @@ mod common;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Barrier, Mutex, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 
@@ -42,6 +42,7 @@ fn pairs_of_stop_and_reset(rng: &mut Rng) -> usize {
         spin(Duration::from_nanos(rng.below(6_000)));
         let stopped = timer.stop();
         prevented += usize::from(stopped);
+        assert!(!stopped || runs.get() == 0, "what has run was stopped");
         assert!(!timer.stop(), "two stops claimed one expiry");
         // Nobody else arms it, so nothing is pending that this could claim.
         assert!(!timer.reset(rng.micros(4)), "a stop and a reset claimed one expiry (stop: {stopped})");
@@ -87,46 +88,30 @@ fn pairs_of_stop_and_reset_against_firing_claim_each_expiry_once() {
 fn a_stop_a_reset_and_a_firing_at_once_claim_each_expiry_once() {
     for processors in [1, 2] {
         let (_watchdog, runtime) = watched(processors);
-        let rounds = (2_000.0 * soak()) as u64;
-        let current: Mutex<Option<Timer>> = Mutex::new(None);
-        let (begin, end) = (Barrier::new(2), Barrier::new(2));
-        let prevented = Count::new();
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                let mut rng = Rng(1);
-                for _ in 0..rounds {
-                    begin.wait();
-                    let timer = current.lock().unwrap().clone().unwrap();
-                    spin(Duration::from_nanos(rng.below(6_000)));
-                    if timer.stop() {
-                        prevented.add();
-                    }
-                    end.wait();
-                }
-            });
-            let mut rng = Rng(2);
-            for round in 0..rounds {
-                let (timer, runs) = runtime.block_on(async { firing(&mut rng) });
-                let before = prevented.get();
-                *current.lock().unwrap() = Some(timer.clone());
-                begin.wait();
-                spin(Duration::from_nanos(rng.below(6_000)));
-                let replaced = timer.reset(if round % 2 == 0 { HOUR } else { Duration::ZERO });
-                end.wait();
-                let stopped = prevented.get() - before == 1;
-                // What is left pending is claimed by this one, and what runs has then run.
-                let last = runtime.block_on(timer.stop_and_wait()).unwrap();
-                let claimed = runs.get() + usize::from(stopped) + usize::from(replaced) + usize::from(last);
-                // A reset that replaced nothing has armed if the expiry had been prevented rather than run.
-                let armed = 1 + usize::from(replaced || stopped);
-                assert_eq!(
-                    claimed,
-                    armed,
-                    "run {}, stop {stopped}, reset {replaced}, last {last}",
-                    runs.get()
-                );
+        let mut rng = Rng(1);
+        let (timers, to_stop) = mpsc::channel::<(Timer, Duration)>();
+        let (answer, stopped) = mpsc::channel();
+        let stopper = thread::spawn(move || {
+            for (timer, after) in to_stop {
+                spin(after);
+                answer.send(timer.stop()).unwrap();
             }
         });
+        for round in 0..(2_000.0 * soak()) as u64 {
+            let (timer, runs) = runtime.block_on(async { firing(&mut rng) });
+            timers.send((timer.clone(), Duration::from_nanos(rng.below(6_000)))).unwrap();
+            spin(Duration::from_nanos(rng.below(20_000)));
+            let replaced = timer.reset(if round % 2 == 0 { HOUR } else { Duration::ZERO });
+            let stopped = stopped.recv().unwrap();
+            // What is left pending is claimed by this one, and what runs has then run.
+            let last = runtime.block_on(timer.stop_and_wait()).unwrap();
+            let claimed = runs.get() + usize::from(stopped) + usize::from(replaced) + usize::from(last);
+            // A reset that replaced nothing has armed if the expiry had been prevented rather than run.
+            let armed = 1 + usize::from(replaced || stopped);
+            assert_eq!(claimed, armed, "run {}, stop {stopped}, reset {replaced}, last {last}", runs.get());
+        }
+        drop(timers);
+        stopper.join().unwrap();
         assert_eq!(runtime.metrics().timers_pending, 0);
     }
 }
@@ -244,22 +229,19 @@ fn a_periodic_function_that_resets_itself_in_each_run_has_one_run_pending() {
         let timer = {
             let (own, runs, answers) = (Arc::clone(&own), runs.clone(), answers.clone());
             every(Duration::from_micros(50), move || {
-                if let Some(own) = &*own.lock().unwrap() {
-                    runs.add();
-                    // The next run was filed before this one began.
-                    if own.reset(Duration::from_nanos(1)) {
-                        answers.add();
-                    }
+                let Some(own) = &*own.lock().unwrap() else { return };
+                // The next run was filed before this one began.
+                let pending = if runs.add() < 200 { own.reset(Duration::from_nanos(1)) } else { own.stop() };
+                if pending {
+                    answers.add();
                 }
             })
         };
         *own.lock().unwrap() = Some(timer.clone());
-        until(|| runs.get() > 200).await;
-        assert_eq!(timer.stop_and_wait().await, Ok(true));
-        let so_far = runs.get();
-        assert_eq!(answers.get(), so_far);
+        until(|| runs.get() == 200).await;
+        assert_eq!(timer.stop_and_wait().await, Ok(false));
         sleep(Duration::from_millis(2)).await;
-        assert_eq!(runs.get(), so_far);
+        assert_eq!((runs.get(), answers.get()), (200, 200));
         drop(own.lock().unwrap().take());
     });
 }

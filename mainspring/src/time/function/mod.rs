@@ -6,42 +6,41 @@
 //!
 //! # The protocol
 //!
-//! Two things are true or not of a function, each by itself, and both change under the state's lock alone:
-//! an expiry is *pending* (`when`), and a run is *going on* (`running`).
+//! Two things are true of a function or not, each by itself: an expiry is *pending* (`when` is set), and a run is
+//! *going on* (`running` is set). Both change under the state's lock alone.
 //!
 //! ```text
-//!                      ┌── stop: prevented ──┐
-//!                      ▼                     │
-//!  pending:   no ── reset ──▶ yes, armed ── the timer fires ──▶ yes, queued
-//!              ▲                 ▲                                  │
-//!              │                 └──────── periodic: the next ──────┤ claim
-//!              └──────────────────────────────── once ──────────────┤
-//!                                                                   ▼
-//!  going on:  no ◀───────────────────── finish ──────────────────  yes
+//!  expiry    nothing ── reset ──▶ pending, armed ── timer fires, wake ──▶ pending, queued
+//!               ▲                       │                                      │
+//!               └──── stop, or reset ───┴──────────────────┬──── claim ────────┘
+//!                 (a reset, and the claim of a             │
+//!                  periodic function, arm the next)        ▼
+//!  run       nothing ◀─────────── finish ────────────── going on
 //! ```
 //!
-//! * **An expiry is claimed once**: by whoever takes `when` out, a `stop`, a `reset` or a run. True is the answer
-//!   of a `stop` or a `reset` that has claimed one. That its timer has fired, or that the function stands in a run
-//!   queue, changes nothing: it is pending until a worker claims it. (Go counts a firing between two locks, and
-//!   then has to tell whose it was; its issues 69312 and 80760.)
-//! * **A run claims only what is due.** So a wake-up that comes late, for a time that was moved since, or twice,
-//!   does nothing. While an expiry is pending, a timer is armed for its time, or has fired and its wake-up is on the way.
-//! * **A wake-up is not lost on a queued function.** `wake` queues it unless `queued` was set; the worker clears
-//!   `queued` *before* it claims. If `wake` finds it set, the claim comes after, and reads a clock that is
-//!   not behind the one by which the timer fired.
-//! * **Claiming and going on is one step**: the run that claims takes the function out and puts `running` there, under
-//!   one lock. So there is no moment at which an expiry is neither pending nor seen to run. A periodic function that
-//!   is still out when the next expiry is claimed misses that one, so it never runs twice at once.
-//! * **Whoever waits for a run stands in its `running`.** [`Timer::stop_and_wait`] notes, under the lock under which
-//!   it prevents the pending run, the number of the run that goes on. A poll finds that number gone, and is
-//!   done; or it leaves its waker there, which `finish` takes out together with the number. There is nothing between
-//!   the two. What begins later has another number and is nobody's concern.
-//! * **The end**: a queue entry that is cancelled claims the expiry and takes the function, as does a run that
-//!   returns after the runtime began to close. A run that goes on then ends as any other, and wakes who waits.
+//! * **An expiry is claimed once**, by whoever takes it out of `when`: a `stop` or a `reset`, whose answer is true
+//!   then, or a run. That its timer has fired, or that the function stands in a run queue, changes nothing: it is
+//!   pending until a worker claims it. (Go has a moment between two locks at which a firing is neither,
+//!   and had to find out whose it is: its issues 69312 and 80760.)
+//! * **A run claims only what is due.** So a wake-up does nothing that comes twice, or late, for a time that
+//!   was moved since. While an expiry is pending, a timer is armed for its time, or a wake-up is on its way.
+//! * **A queued function loses no wake-up.** `wake` queues it unless `queued` was set, and the worker clears that
+//!   *before* it claims. If `wake` finds it set, the claim is still to come, and reads a clock that is not
+//!   behind the one by which the timer fired.
+//! * **A claim begins the run**, in the same section of the lock. A periodic function whose former run goes on
+//!   misses the expiry that is claimed meanwhile, so it never runs twice at once.
+//! * **Whoever waits for a run stands in its `running`.** [`Timer::stop_and_wait`] takes the pending expiry and the
+//!   number of the run that goes on in one section of the lock. A poll finds that number gone, and is done, or
+//!   leaves its waker there, and `finish` takes out both together: nothing can come between. A run
+//!   that begins later has another number, and nobody who waits is concerned.
+//! * **At the end of the runtime**, whoever finds the function queued takes the expiry and drops the function, and so
+//!   does `finish` once the runtime is closing. A run that goes on then ends as any other and wakes who waits.
 //!
-//! The lock may be held while the timer is armed or cancelled (rank Function before Core), never while the function
-//! runs, nor while a waker is cloned, called or dropped.
+//! The lock may be held while the timer is armed or cancelled (rank Function before Core), never while the
+//! function runs, nor while a waker is cloned, called or dropped.
 
+#[cfg(all(test, mainspring_loom))]
+mod loom_tests;
 mod wait;
 
 use std::fmt;
@@ -178,9 +177,10 @@ impl Timer {
     /// going on has returned; a run that panics has. `Ok(true)` if this call prevented a run, `Ok(false)` if none
     /// was pending.
     ///
-    /// When it is ready, the function is not running, and does not run again unless somebody resets it. (Who has
-    /// reset it meanwhile has it run again; only the run that went on during the call is waited for.) Any number
-    /// of tasks may wait, on any executor. The end of the runtime makes nobody wait: what it cancels does not run.
+    /// When it is ready, the function is not running, and does not run again unless somebody resets it. (If
+    /// somebody has done so since the call, perhaps the function itself, it may be running: only the run that went
+    /// on during the call is waited for.) Any number of tasks may wait, on any executor. The end of the runtime
+    /// makes nobody wait: what it cancels does not run.
     ///
     /// # Errors
     ///
