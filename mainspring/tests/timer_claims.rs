@@ -204,7 +204,7 @@ fn a_function_that_ran_once_does_not_run_again_when_it_resets_itself() {
         let (answer, answers) = mpsc::channel();
         let timer = after_func(Duration::ZERO, move || {
             let own = receiver.recv().unwrap();
-            answer.send(own.reset(Duration::ZERO)).unwrap();
+            answer.send(own.reset(HOUR)).unwrap();
             // The last handle, dropped inside the function.
             drop(own);
         });

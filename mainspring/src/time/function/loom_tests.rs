@@ -110,6 +110,35 @@ fn loom_canary_a_timer_fired_with_the_core_locked_is_seen() {
     claims(false, true);
 }
 
+/// A worker comes upon a queue entry that has nothing to do yet, because the function was put off, and at that
+/// moment another one fires the timer.
+#[test]
+fn loom_a_wake_up_that_comes_while_the_function_leaves_the_run_queue_is_not_lost() {
+    check_with_preemptions(3, "a wake-up while the function leaves the queue", || {
+        let World { scheduler, driver, timer, runs } = World::new(false);
+        fire(&scheduler);
+        assert!(timer.reset(NANO));
+        let other = thread::spawn({
+            let scheduler = Arc::clone(&scheduler);
+            move || {
+                advance(&scheduler, NANO);
+                fire(&scheduler);
+            }
+        });
+        driver.run();
+        other.join().unwrap();
+        driver.run();
+        assert_eq!(runs.now(), (1, false));
+    });
+}
+
+/// Fires what is due as a worker does that has none of the processors.
+fn fire(scheduler: &Scheduler) {
+    let mut wakers = Vec::new();
+    scheduler.fire_with_the_core_locked(0, |waker| wakers.push(waker));
+    wakers.into_iter().for_each(wake);
+}
+
 /// A waker of the user's, which looks for locks.
 struct Unlocked(AtomicUsize);
 
