@@ -147,11 +147,14 @@ fn setting_deadlines_while_the_socket_is_closed_leaves_no_timer() {
 }
 
 /// After Go's issue 35532: there a timer function ran under the timers' lock, and whoever set a deadline
-/// had the descriptor's lock and wanted the timers'. Here the user's own mutex closes the circle.
+/// had the descriptor's lock and wanted the timers'. The parties are the same: a reader that waits, a loop that sets
+/// its deadline two microseconds ahead, and, in the scavenger's place, a job that arms a timer under a lock which the
+/// timer's function takes, here the user's own mutex. `MAINSPRING_SOAK_SECONDS` says for how long.
 #[test]
 fn deadlines_and_functions_that_share_a_mutex_with_their_makers_do_not_deadlock() {
-    let seconds = std::env::var("MAINSPRING_SOAK_SECONDS").ok().and_then(|text| text.parse().ok());
-    let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(3));
+    let seconds = std::env::var("MAINSPRING_SOAK_SECONDS")
+        .map_or(3, |text| text.parse().expect("MAINSPRING_SOAK_SECONDS is a whole number"));
+    let end = Instant::now() + Duration::from_secs(seconds);
     let (watchdog, runtime) = watched(2);
     let (a, _b) = runtime.block_on(pair());
     let deadlines = a.deadlines();

@@ -110,6 +110,8 @@ impl Everything {
             timer.stop();
             timer.stop();
             timer.reset(HOUR);
+            poll_once(pin!(async { timer.stop_and_wait().await.is_ok() }));
+            timer.reset(HOUR);
         }
         after_func(Duration::ZERO, || ());
         after_func(HOUR, || ()).stop();
@@ -279,6 +281,33 @@ fn wakers_of_sockets_call_back() {
         drop(waker);
         drop(read);
         everything.wait_for(&["read: given up"]);
+    });
+}
+
+#[test]
+fn wakers_of_who_waits_for_a_timer_function_call_back() {
+    on_runtimes("wakers of stop_and_wait", |runtime, everything| {
+        for periodic in [false, true] {
+            let (begin, begun) = mpsc::channel();
+            let (release, released) = mpsc::channel::<()>();
+            let f = move || {
+                begin.send(()).unwrap();
+                let _ = released.recv();
+            };
+            let timer =
+                runtime.block_on(async { if periodic { every(SOON, f) } else { after_func(SOON, f) } });
+            begun.recv().unwrap();
+            let mut given_up = Box::pin(timer.stop_and_wait());
+            let waker = waker(everything, "never", "stop_and_wait: given up");
+            assert!(given_up.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            drop(waker);
+            drop(given_up);
+            everything.wait_for(&["stop_and_wait: given up"]);
+            let names = ["stop_and_wait: replaced", "stop_and_wait: woken", "stop_and_wait: dropped"];
+            wake_through(&runtime, everything, names, pin!(timer.stop_and_wait()), || drop(release));
+            everything.wait_for(&["stop_and_wait: dropped"]);
+            everything.calls.lock().unwrap().clear();
+        }
     });
 }
 

@@ -8,11 +8,14 @@
 #[cfg(not(mainspring_loom))]
 mod real {
     pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, atomic};
+    pub(crate) use std::thread;
 }
 
 #[cfg(mainspring_loom)]
 mod real {
     pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard, atomic};
+    // The model checker runs its threads by turns on one of the system's, and names them itself.
+    pub(crate) use loom::thread;
 }
 
 pub(crate) use real::*;

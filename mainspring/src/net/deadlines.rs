@@ -4,6 +4,9 @@
 //! locked (rank Side before Core), so that the timer and what the side believes of it never differ. Wakers are
 //! called, and sleepers told, after the side is unlocked.
 
+#[cfg(all(test, debug_assertions, not(mainspring_loom)))]
+mod tests;
+
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Weak};

@@ -3,6 +3,10 @@
 //!
 //! A task that is left behind shows as a deadlock: the main thread waits until all have run. The
 //! canaries are a worker of our own that makes one step of the protocol wrong; they have to fail.
+//!
+//! The parts of these models serve others as well: `timer_tests` beside this, and those of timer functions.
+
+mod timer_tests;
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -12,6 +16,7 @@ use std::time::Duration;
 use loom::thread;
 
 use super::idle::{Leave, Left};
+use super::worker::Step;
 use super::*;
 use crate::base::clock::{Clock, ManualClock};
 use crate::base::park::Parker;
@@ -26,7 +31,7 @@ use crate::poll::backend::{Backend, Event};
 struct Fake(Arc<Readiness>);
 
 #[derive(Debug)]
-struct Readiness {
+pub(crate) struct Readiness {
     state: Mutex<State>,
     condvar: Condvar,
 }
@@ -95,7 +100,7 @@ impl threads::SpawnThread for NoThreads {
     }
 }
 
-fn scheduler(processors: usize) -> (Arc<Scheduler>, Arc<Readiness>) {
+pub(crate) fn scheduler(processors: usize) -> (Arc<Scheduler>, Arc<Readiness>) {
     let readiness = Readiness::new();
     let scheduler = Scheduler::new(Parts {
         processors,
@@ -111,18 +116,18 @@ fn scheduler(processors: usize) -> (Arc<Scheduler>, Arc<Readiness>) {
 }
 
 /// How many tasks have run, and who waits for that.
-struct Tally {
+pub(crate) struct Tally {
     count: AtomicUsize,
     parker: Parker,
 }
 
 impl Tally {
-    fn new() -> Arc<Tally> {
+    pub(crate) fn new() -> Arc<Tally> {
         Arc::new(Tally { count: AtomicUsize::new(0), parker: Parker::new() })
     }
 
     /// Waits until `count` tasks have run; only the main thread does.
-    fn wait_for(&self, count: usize) {
+    pub(crate) fn wait_for(&self, count: usize) {
         while self.count.load(Ordering::Acquire) < count {
             self.parker.park();
         }
@@ -144,7 +149,7 @@ impl Runnable for Job {
     }
 }
 
-fn start_workers(scheduler: &Arc<Scheduler>, count: usize) -> Vec<thread::JoinHandle<()>> {
+pub(crate) fn start_workers(scheduler: &Arc<Scheduler>, count: usize) -> Vec<thread::JoinHandle<()>> {
     (0..count)
         .map(|_| {
             let seat = scheduler.threads.new_seat(usize::MAX).expect("room for a worker");
@@ -154,8 +159,56 @@ fn start_workers(scheduler: &Arc<Scheduler>, count: usize) -> Vec<thread::JoinHa
         .collect()
 }
 
+/// A worker that never sleeps: on whatever thread it is asked to, it does what there is to do. It has taken a
+/// processor out of the idle ones for good, so nobody looks for a worker beside it.
+pub(crate) struct Driver {
+    scheduler: Arc<Scheduler>,
+    seat: Arc<Seat>,
+    processor: usize,
+}
+
+impl Driver {
+    pub(crate) fn new(scheduler: &Arc<Scheduler>) -> Driver {
+        let seat = scheduler.threads.new_seat(usize::MAX).expect("room for a worker");
+        scheduler.idle.enter(None, &seat, false);
+        let Left::With(processor) = scheduler.idle.leave(&seat, Leave::Awake) else {
+            panic!("no processor is idle");
+        };
+        Driver { scheduler: Arc::clone(scheduler), seat, processor }
+    }
+
+    /// Steps until there is nothing to do.
+    pub(crate) fn run(&self) {
+        let _entered = current::enter(Arc::clone(&self.scheduler));
+        let mut worker = self.worker();
+        while worker.step() == Step::Ran {}
+        self.leave(worker);
+    }
+
+    /// A worker to which the processor is assigned, as by a claimer.
+    fn worker(&self) -> Worker<'_> {
+        self.scheduler.idle.begin_search();
+        self.seat.assign(self.processor);
+        Worker::new(&self.scheduler, Arc::clone(&self.seat))
+    }
+
+    fn leave(&self, worker: Worker<'_>) {
+        if worker.searching {
+            self.scheduler.idle.end_search();
+        }
+        let mut core = self.scheduler.processors[self.processor].lock();
+        core.owner.take_if(|owner| *owner == self.seat.id);
+    }
+}
+
+/// Moves the scheduler's clock, which else stands still.
+pub(crate) fn advance(scheduler: &Scheduler, by: Duration) {
+    let Clock::Manual(clock) = &scheduler.clock else { panic!("a model has its own clock") };
+    clock.advance(by);
+}
+
 /// Ends the scheduler, and looks whether everything is in its place.
-fn finish(scheduler: &Arc<Scheduler>, threads: Vec<thread::JoinHandle<()>>) {
+pub(crate) fn finish(scheduler: &Arc<Scheduler>, threads: Vec<thread::JoinHandle<()>>) {
     scheduler.close();
     for thread in threads {
         thread.join().unwrap();
@@ -166,15 +219,16 @@ fn finish(scheduler: &Arc<Scheduler>, threads: Vec<thread::JoinHandle<()>>) {
 
 /// Runs a model and says how many executions it took.
 #[track_caller]
-fn check(name: &str, model: impl Fn() + Send + Sync + 'static) {
+pub(crate) fn check(name: &str, model: impl Fn() + Send + Sync + 'static) {
     check_with(loom::model::Builder::new(), name, model);
 }
 
-/// As `check`, with at most one preemption: for models that are too large for more.
+/// As `check`, with at most so many preemptions: one for models that are too large for more, and more than the
+/// command says for those that are small.
 #[track_caller]
-fn check_with_one_preemption(name: &str, model: impl Fn() + Send + Sync + 'static) {
+pub(crate) fn check_with_preemptions(count: usize, name: &str, model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(1);
+    builder.preemption_bound = Some(count);
     check_with(builder, name, model);
 }
 
@@ -220,7 +274,7 @@ fn loom_of_two_publishers_neither_counts_on_the_other_in_vain() {
 
 #[test]
 fn loom_a_task_published_while_one_of_two_workers_finds_other_work_is_run() {
-    check_with_one_preemption("two workers, two tasks", || tasks_are_run(2, 2, 2, false));
+    check_with_preemptions(1, "two workers, two tasks", || tasks_are_run(2, 2, 2, false));
 }
 
 #[test]
@@ -279,24 +333,6 @@ fn loom_of_two_workers_that_go_to_sleep_at_once_one_sits_in_the_poller() {
 }
 
 #[test]
-fn loom_a_timer_armed_earlier_than_the_one_the_sitter_sits_for_is_fired() {
-    check("an earlier timer", || {
-        let (scheduler, _) = scheduler(1);
-        let tally = Tally::new();
-        let now = scheduler.now();
-        let (later, _) =
-            scheduler.arm(now, now.saturating_add(Duration::from_secs(1)), Waker::noop().clone()).unwrap();
-        let threads = start_workers(&scheduler, 1);
-        let (_, earliest) =
-            scheduler.arm(now, now, Waker::from(Arc::new(Count(Arc::clone(&tally))))).unwrap();
-        scheduler.announce_timer(earliest);
-        tally.wait_for(1);
-        drop(scheduler.cancel_timer(later));
-        finish(&scheduler, threads);
-    });
-}
-
-#[test]
 fn loom_a_task_that_blocks_on_another_one_leaves_it_the_processor() {
     check("a task that blocks on another one", || {
         let (scheduler, _) = scheduler(1);
@@ -309,7 +345,7 @@ fn loom_a_task_that_blocks_on_another_one_leaves_it_the_processor() {
 }
 
 /// A waker that counts.
-struct Count(Arc<Tally>);
+pub(crate) struct Count(Arc<Tally>);
 
 impl Wake for Count {
     fn wake(self: Arc<Self>) {

@@ -5,7 +5,7 @@ pub(crate) mod current;
 mod global;
 mod idle;
 #[cfg(all(test, mainspring_loom))]
-mod loom_tests;
+pub(crate) mod loom_tests;
 pub(crate) mod metrics;
 mod monitor;
 pub(crate) mod processor;
@@ -340,5 +340,18 @@ impl<const BLOCKING: bool> Schedule for Home<BLOCKING> {
 
     fn panicked(&self, payload: &(dyn Any + Send)) {
         self.0.panicked(payload);
+    }
+}
+
+#[cfg(all(test, debug_assertions))]
+impl Scheduler {
+    /// The mistake of Go's issue 35532, for canaries: fires what is due on a processor and keeps its lock.
+    pub(crate) fn fire_with_the_core_locked(&self, processor: usize, wake: impl FnMut(std::task::Waker)) {
+        let now = self.now();
+        let mut due = Vec::new();
+        let mut core = self.processors[processor].lock();
+        core.timers.take_due(now, usize::MAX, &mut due);
+        core.publish_timers();
+        due.into_iter().map(|due| due.waker).for_each(wake);
     }
 }

@@ -11,7 +11,7 @@ mod timeout;
 
 pub use std::time::Duration;
 
-pub use self::function::{Timer, after_func, every};
+pub use self::function::{StopAndWait, Timer, WaitsForItself, after_func, every};
 pub use self::instant::Instant;
 pub use self::interval::{Interval, MissedTickBehavior, interval, interval_at};
 pub use self::sleep::{Sleep, sleep, sleep_until};

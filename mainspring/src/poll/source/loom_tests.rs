@@ -12,6 +12,7 @@ use super::*;
 use crate::base::park::Parker;
 use crate::base::primitive::Mutex;
 use crate::base::primitive::atomic::AtomicUsize;
+use crate::timers::Timers;
 
 struct Unpark(Parker);
 
@@ -134,10 +135,10 @@ fn loom_canary_a_ticket_taken_after_the_system_call_loses_an_edge() {
     one_pass(true);
 }
 
-/// A side with a deadline, a timer store with room for its one timer, and a task that waits.
+/// A side with a deadline, a processor's timer store, and a task that waits.
 struct Timed {
     source: Arc<Source>,
-    store: RankedMutex<Option<Tick>>,
+    store: RankedMutex<Timers>,
     woken: AtomicUsize,
     /// The last setting, stored under the side's lock.
     last: AtomicU64,
@@ -156,16 +157,21 @@ impl Timed {
     fn new() -> Arc<Timed> {
         Arc::new(Timed {
             source: source(),
-            store: RankedMutex::new(Rank::Core, None),
+            store: RankedMutex::new(Rank::Core, Timers::new()),
             woken: AtomicUsize::new(0),
             last: AtomicU64::new(0),
         })
     }
 
-    fn arm(&self, action: TimerAction) {
-        if let TimerAction::Arm(at) | TimerAction::Earlier(at) = action {
-            *self.store.lock() = Some(at);
+    /// Operates the timer, as the layer above does under the side's lock. Whom the timer wakes is known without a waker.
+    fn arm(&self, side: &mut LockedSide<'_>, action: TimerAction) {
+        let (TimerAction::Arm(at) | TimerAction::Earlier(at)) = action else { return };
+        let mut store = self.store.lock();
+        if side.timer().is_some_and(|id| store.reset(id.key, at).is_some()) {
+            return;
         }
+        let (key, _) = store.insert(at, at, Waker::noop().clone());
+        *side.timer() = Some(timers::Id { store: 0, key });
     }
 
     fn set(&self, now: u64, at: Option<u64>) {
@@ -180,27 +186,37 @@ impl Timed {
             let action = side.set_deadline(tick(now), at.map(tick), &mut wakers).unwrap();
             self.last.store(at.unwrap_or(0), Ordering::Relaxed);
             if right {
-                self.arm(action);
+                self.arm(&mut side, action);
             }
             action
         };
         if !right {
-            self.arm(action);
+            self.arm(&mut self.source.lock(Read), action);
         }
         wakers.into_iter().for_each(Waker::wake);
     }
 
     /// What a worker does that finds due timers: takes them out, unlocks, calls.
     fn run_timers(&self, now: u64) {
-        let due = self.store.lock().take_if(|at| *at <= tick(now)).is_some();
-        if !due {
-            return;
-        }
+        self.take_and_call(now, false);
+    }
+
+    /// With `lock_is_kept`, it does not unlock: the mistake of Go's issue 35532.
+    fn take_and_call(&self, now: u64, lock_is_kept: bool) {
+        let mut due = Vec::new();
+        let mut store = self.store.lock();
+        assert!(!store.take_due(tick(now), 8, &mut due), "more timers than one side has");
+        let kept = lock_is_kept.then_some(store);
+        due.iter().for_each(|_| self.fired(now));
+        drop(kept);
+    }
+
+    fn fired(&self, now: u64) {
         let mut wakers = Vec::new();
         {
             let mut side = self.source.lock(Read);
             if let Fired::Rearm(at) = side.timer_fired(tick(now), &mut wakers) {
-                self.arm(TimerAction::Arm(at));
+                self.arm(&mut side, TimerAction::Arm(at));
             }
         }
         wakers.into_iter().for_each(Waker::wake);
@@ -223,7 +239,7 @@ impl Timed {
 
 /// A task waits with a deadline of 10, the clock shows 10, and while one thread runs the timers another, which
 /// read the clock at `now`, moves the deadline to `at`.
-fn moved_while_it_fires(now: u64, at: Option<u64>) {
+fn moved_while_it_fires(now: u64, at: Option<u64>, lock_is_kept: bool) {
     loom::model(move || {
         let timed = Timed::new();
         timed.source.not_ready(Read, timed.source.attempt(Read).unwrap());
@@ -233,7 +249,7 @@ fn moved_while_it_fires(now: u64, at: Option<u64>) {
             let timed = Arc::clone(&timed);
             move || timed.set(now, at)
         });
-        timed.run_timers(10);
+        timed.take_and_call(10, lock_is_kept);
         other.join().unwrap();
         // Whatever came first, and whatever is still armed: what counts now is the new setting alone.
         timed.run_timers(10);
@@ -258,17 +274,23 @@ fn moved_while_it_fires(now: u64, at: Option<u64>) {
 
 #[test]
 fn loom_a_deadline_moved_later_exactly_when_its_timer_fires() {
-    moved_while_it_fires(9, Some(20));
+    moved_while_it_fires(9, Some(20), false);
 }
 
 #[test]
 fn loom_a_deadline_cleared_exactly_when_its_timer_fires() {
-    moved_while_it_fires(9, None);
+    moved_while_it_fires(9, None, false);
 }
 
 #[test]
 fn loom_a_deadline_moved_earlier_exactly_when_its_timer_fires() {
-    moved_while_it_fires(8, Some(9));
+    moved_while_it_fires(8, Some(9), false);
+}
+
+#[test]
+#[should_panic(expected = "lock order: Side is taken")]
+fn loom_canary_a_deadlines_timer_called_with_the_store_locked_is_seen() {
+    moved_while_it_fires(9, Some(20), true);
 }
 
 /// Two threads set deadlines for the same side; the last one holds, whichever it is.

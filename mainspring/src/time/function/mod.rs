@@ -4,10 +4,44 @@
 //! would poll a task. So a function that takes long delays no other timer, and its worker's processor
 //! can be taken over while it runs.
 //!
-//! Invariants, under the state's lock: an expiry is pending while `when` is set, and whoever takes it
-//! out, a run or a `stop`, has claimed it; nobody else can. A run claims only what is due, so a wake-up
-//! that comes late, for a time that was moved since, does nothing. The lock may be held while the
-//! timer is armed or cancelled (rank Function before Core), never while the function runs.
+//! # The protocol
+//!
+//! Two things are true of a function or not, each by itself: an expiry is *pending* (`when` is set), and a run is
+//! *going on* (`running` is set). Both change under the state's lock alone.
+//!
+//! ```text
+//!  expiry    nothing ── reset ──▶ pending, armed ── timer fires, wake ──▶ pending, queued
+//!               ▲                       │                                      │
+//!               └──── stop, or reset ───┴──────────────────┬──── claim ────────┘
+//!                 (a reset, and the claim of a             │
+//!                  periodic function, arm the next)        ▼
+//!  run       nothing ◀─────────── finish ────────────── going on
+//! ```
+//!
+//! * **An expiry is claimed once**, by whoever takes it out of `when`: a `stop` or a `reset`, whose answer is true
+//!   then, or a run. That its timer has fired, or that the function stands in a run queue, changes nothing: it is
+//!   pending until a worker claims it. (Go has a moment between two locks at which a firing is neither,
+//!   and had to find out whose it is: its issues 69312 and 80760.)
+//! * **A run claims only what is due.** So a wake-up does nothing that comes twice, or late, for a time that
+//!   was moved since. While an expiry is pending, a timer is armed for its time, or a wake-up is on its way.
+//! * **A queued function loses no wake-up.** `wake` queues it unless `queued` was set, and the worker clears that
+//!   *before* it claims. If `wake` finds it set, the claim is still to come, and reads a clock that is not
+//!   behind the one by which the timer fired.
+//! * **A claim begins the run**, in the same section of the lock. A periodic function whose former run goes on
+//!   misses the expiry that is claimed meanwhile, so it never runs twice at once.
+//! * **Whoever waits for a run stands in its `running`.** [`Timer::stop_and_wait`] takes the pending expiry and the
+//!   number of the run that goes on in one section of the lock. A poll finds that number gone, and is done, or
+//!   leaves its waker there, and `finish` takes out both together: nothing can come between. A run
+//!   that begins later has another number, and nobody who waits is concerned.
+//! * **At the end of the runtime**, whoever finds the function queued takes the expiry and drops the function, and so
+//!   does `finish` once the runtime is closing. A run that goes on then ends as any other and wakes who waits.
+//!
+//! The lock may be held while the timer is armed or cancelled (rank Function before Core), never while the
+//! function runs, nor while a waker is cloned, called or dropped.
+
+#[cfg(all(test, mainspring_loom))]
+mod loom_tests;
+mod wait;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,11 +51,15 @@ use std::time::Duration;
 
 use crate::base::clock::Tick;
 use crate::base::primitive::atomic::{AtomicBool, Ordering};
+use crate::base::primitive::thread;
 use crate::base::rank::{Rank, RankedGuard, RankedMutex, assert_unlocked};
 use crate::runtime::current_or_ambient;
 use crate::sched::Scheduler;
 use crate::sched::task::{Runnable, TaskRef, drop_user_value};
 use crate::timers::{Earliest, Id};
+
+use self::wait::Running;
+pub use self::wait::{StopAndWait, WaitsForItself};
 
 /// Runs `f` once, after `duration`, on a worker of the current runtime, outside of any task and with
 /// nothing locked. `f` may block, panic, and stop or reset timers, this one too.
@@ -77,9 +115,11 @@ pub fn every(period: Duration, f: impl FnMut() + Send + 'static) -> Timer {
 
 /// A function that is to run; see [`after_func`] and [`every`]. Dropping it does not stop it.
 ///
-/// It keeps its function, which may be reset, as long as there is a `Timer` for it. A function that
-/// runs periodically and owns its own `Timer` is therefore never dropped, also after `stop`: let it take the
-/// timer out of itself (an `Option`) when it stops it.
+/// It keeps its function, which may be reset, as long as there is a `Timer` for it. So a function that owns its
+/// own `Timer` and does not run any more, because it was stopped, is never dropped, and the end of its runtime finds
+/// nothing to drop either: nobody can tell that the `Timer` inside is the only one that is left. Let such a
+/// function share its timer with whoever stops it (an `Arc<Mutex<Option<Timer>>>`), and take it out there. One
+/// that runs once drops all that it owns when it has run.
 #[derive(Clone)]
 pub struct Timer {
     function: Arc<Function>,
@@ -100,6 +140,10 @@ struct State {
     id: Option<Id>,
     /// Not there while the function runs, nor when it has run for the last time.
     action: Option<Action>,
+    /// The run that goes on, from its claim to its end.
+    running: Option<Running>,
+    /// How many runs have begun; the number of the last one.
+    runs: u64,
 }
 
 enum Action {
@@ -109,7 +153,7 @@ enum Action {
 
 impl Timer {
     fn start(duration: Duration, period: Option<Duration>, action: Action) -> Timer {
-        let state = State { when: None, period, id: None, action: Some(action) };
+        let state = State { when: None, period, id: None, action: Some(action), running: None, runs: 0 };
         let function = Arc::new(Function {
             scheduler: current_or_ambient(),
             queued: AtomicBool::new(false),
@@ -120,21 +164,65 @@ impl Timer {
     }
 
     /// Prevents the pending run. True if this call did so; false if none was pending: the function had
-    /// run, is running, or was stopped. It does not wait for a running function.
+    /// run, is running, or was stopped. It does not wait for a running function, as
+    /// [`stop_and_wait`](Timer::stop_and_wait) does, and drops nothing: the function may be reset.
     ///
-    /// A function that runs [`every`] period and is running has its next run pending.
+    /// A run is pending until a worker begins it, also while it is due and waits for its turn. A function that runs
+    /// [`every`] period and is running has its next run pending.
     pub fn stop(&self) -> bool {
-        let mut state = self.function.state.lock();
-        let pending = state.when.take().is_some();
-        let cancelled = state.id.take().and_then(|id| self.function.scheduler.cancel_timer(id));
-        drop(state);
-        drop_user_value(cancelled);
-        pending
+        self.function.stop().prevented
+    }
+
+    /// Prevents the pending run, as [`stop`](Timer::stop) and before it returns, and then waits until a run that is
+    /// going on has returned; a run that panics has. `Ok(true)` if this call prevented a run, `Ok(false)` if none
+    /// was pending.
+    ///
+    /// When it is ready, the function is not running, and does not run again unless somebody resets it. (If
+    /// somebody has done so since the call, perhaps the function itself, it may be running: only the run that went
+    /// on during the call is waited for.) Any number of tasks may wait, on any executor. The end of the runtime
+    /// makes nobody wait: what it cancels does not run.
+    ///
+    /// # Errors
+    ///
+    /// [`WaitsForItself`] if it is polled by the thread on which that very run goes on, in the function itself or in
+    /// a [`block_on`](crate::block_on) in there. The pending run was prevented all the same. Waiting for itself by a
+    /// detour (the function blocks until a task has waited for it) is not noticed, and lasts for ever.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends the waiting alone. The pending run was prevented by the call.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+    /// use mainspring::time::{Duration, every, sleep};
+    ///
+    /// # mainspring::block_on(async {
+    /// let inside = Arc::new(AtomicBool::new(false));
+    /// let timer = every(Duration::from_micros(100), {
+    ///     let inside = Arc::clone(&inside);
+    ///     move || {
+    ///         inside.store(true, SeqCst);
+    ///         std::thread::sleep(Duration::from_millis(1));
+    ///         inside.store(false, SeqCst);
+    ///     }
+    /// });
+    /// sleep(Duration::from_millis(1)).await;
+    /// assert_eq!(timer.stop_and_wait().await, Ok(true));
+    /// assert!(!inside.load(SeqCst));
+    /// assert_eq!(timer.stop_and_wait().await, Ok(false));
+    /// # });
+    /// ```
+    pub fn stop_and_wait(&self) -> StopAndWait {
+        StopAndWait::new(&self.function)
     }
 
     /// Sets the time of the next run to `duration` from now, and for [`every`] the period as well. True
-    /// if a run had been pending, which this one replaces. A function that runs once and has been called
-    /// does not run again: then nothing happens and the answer is false.
+    /// if a run had been pending, which this one replaces. A function that runs once and whose run has begun
+    /// does not run again, also if it is itself that asks: then nothing happens and the answer is false. (Go's runs
+    /// again.) One that was stopped runs after all.
     ///
     /// # Panics
     ///
@@ -147,7 +235,26 @@ impl Timer {
     }
 }
 
+/// What a `stop` found.
+struct Stopped {
+    /// Whether it took a pending expiry.
+    prevented: bool,
+    /// The number of the run that goes on.
+    running: Option<u64>,
+}
+
 impl Function {
+    /// Takes the pending expiry, if there is one.
+    fn stop(&self) -> Stopped {
+        let mut state = self.state.lock();
+        let prevented = state.when.take().is_some();
+        let cancelled = state.id.take().and_then(|id| self.scheduler.cancel_timer(id));
+        let running = state.running.as_ref().map(Running::number);
+        drop(state);
+        drop_user_value(cancelled);
+        Stopped { prevented, running }
+    }
+
     /// Makes a run pending, instead of the one that was; true if there was one.
     fn schedule_after(self: &Arc<Self>, duration: Duration) -> bool {
         let now = self.scheduler.now();
@@ -198,10 +305,12 @@ impl Function {
         }
     }
 
-    /// Takes the pending run, if it is due, and for a periodic function files the next one.
+    /// Takes the pending expiry, if it is due, and for a periodic function files the next one. What it returns is
+    /// to be called: it counts as running from here to [`finish`](Function::finish).
     fn claim(self: &Arc<Self>) -> Option<Action> {
         let now = self.scheduler.now();
         let waker = Waker::from(Arc::clone(self));
+        let thread = thread::current().id();
         let mut state = self.state.lock();
         let due = state.when.filter(|when| *when <= now);
         let Some(when) = due else {
@@ -221,6 +330,10 @@ impl Function {
             }
         };
         let action = state.action.take();
+        if action.is_some() {
+            state.runs += 1;
+            state.running = Some(Running::new(state.runs, thread));
+        }
         drop(state);
         drop_user_value(unused);
         self.scheduler.announce_timer(earliest);
@@ -229,27 +342,28 @@ impl Function {
 
     fn call(&self, action: Action) {
         assert_unlocked("call a timer function");
-        let result = match action {
-            Action::Once(f) => catch_unwind(AssertUnwindSafe(f)),
-            Action::Many(mut f) => {
-                let result = catch_unwind(AssertUnwindSafe(&mut f));
-                self.put_back(Action::Many(f));
-                result
-            }
+        let (result, kept) = match action {
+            Action::Once(f) => (catch_unwind(AssertUnwindSafe(f)), None),
+            Action::Many(mut f) => (catch_unwind(AssertUnwindSafe(&mut f)), Some(Action::Many(f))),
         };
+        self.finish(kept);
         if let Err(payload) = result {
             self.scheduler.report_panic(payload);
         }
     }
 
-    /// Keeps a function for its next run, unless the runtime has ended meanwhile: a function that holds its
-    /// own [`Timer`] would keep itself for ever.
-    fn put_back(&self, action: Action) {
+    /// A run has returned. Keeps a function for its next run, unless the runtime has ended meanwhile: a function that
+    /// holds its own [`Timer`] would keep itself for ever. Wakes whoever waits for the run.
+    fn finish(&self, kept: Option<Action>) {
         let mut state = self.state.lock();
-        state.action = Some(action);
+        state.action = kept;
         // Looked at under the lock: a shutdown that begins later finds the function there (`cancel`).
         let over = if self.scheduler.is_closing() { state.action.take() } else { None };
+        let run = state.running.take();
         drop(state);
+        if let Some(run) = run {
+            run.wake_waiters();
+        }
         drop_user_value(over);
     }
 }
