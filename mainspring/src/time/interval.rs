@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use super::{Instant, Sleep, sleep_until};
+use crate::sched::current;
 
 /// Ticks every `period`, the first time at once.
 ///
@@ -45,7 +46,9 @@ pub fn interval_at(start: Instant, period: Duration) -> Interval {
 const LATE: Duration = Duration::from_millis(5);
 
 /// What an [`Interval`] does when ticks were missed, because nobody asked in time: a tick is taken
-/// when the next one is due already, or more than 5 ms late. As in tokio.
+/// when the next one is due already, or more than 5 ms late.
+///
+/// As in tokio, which knows only the 5 ms: there a period below them bursts until it is that late.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum MissedTickBehavior {
     /// The missed ticks come one after the other at once, until the interval has caught up.
@@ -77,8 +80,15 @@ impl Interval {
     }
 
     /// The poll form of [`tick`](Interval::tick).
+    ///
+    /// A task that takes one tick after the other and is always late yields now and then, as if the tick
+    /// had not come yet.
     pub fn poll_tick(&mut self, context: &mut Context<'_>) -> Poll<Instant> {
         ready!(Pin::new(&mut self.sleep).poll(context));
+        if !current::spend_budget() {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let tick = self.sleep.deadline();
         let next = tick + self.period;
         let now = Instant::now();
@@ -103,10 +113,21 @@ impl Interval {
 
     /// The next tick comes a period from now.
     pub fn reset(&mut self) {
-        self.sleep.reset(Instant::now() + self.period);
+        self.reset_after(self.period);
     }
 
-    /// The next tick comes at `deadline`.
+    /// The next tick comes now, and the one that follows a period later.
+    pub fn reset_immediately(&mut self) {
+        self.reset_at(Instant::now());
+    }
+
+    /// The next tick comes after `duration`, and the one that follows a period later.
+    pub fn reset_after(&mut self, duration: Duration) {
+        self.reset_at(Instant::now() + duration);
+    }
+
+    /// The next tick comes at `deadline`, and the one that follows a period later. If it is in the past,
+    /// the ticks since then count as missed.
     pub fn reset_at(&mut self, deadline: Instant) {
         self.sleep.reset(deadline);
     }
