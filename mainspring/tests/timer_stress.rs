@@ -54,7 +54,9 @@ const WAYS: [(&str, Way); 7] = [
         })
     }),
     ("a timeout", || {
-        Box::pin(async { drop(timeout(Duration::from_nanos(1), pending::<()>()).await.unwrap_err()) })
+        Box::pin(async {
+            timeout(Duration::from_nanos(1), pending::<()>()).await.unwrap_err();
+        })
     }),
     ("a function", || {
         Box::pin(async {
