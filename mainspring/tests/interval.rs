@@ -4,16 +4,19 @@
 
 mod common;
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use common::drops::Count;
+use common::sockets::pair;
 use common::wakers::counting_waker;
 use common::watchdog::Watchdog;
 use common::{check, until, watched};
 use mainspring::runtime::Handle;
+use mainspring::task::yield_now;
 use mainspring::time::{
     Duration, Instant, Interval, MissedTickBehavior, interval, interval_at, sleep_until, timeout,
 };
@@ -51,7 +54,7 @@ fn missed_ticks_come_in_a_burst() {
     check(|| async {
         let (mut interval, start, _) = late(MissedTickBehavior::Burst).await;
         for n in 2..=5 {
-            let mut tick = std::pin::pin!(interval.tick());
+            let mut tick = pin!(interval.tick());
             let tick = tick.as_mut().poll(&mut Context::from_waker(Waker::noop()));
             assert_eq!(tick, Poll::Ready(start + n * MILLI));
         }
@@ -299,6 +302,28 @@ fn a_task_that_takes_ticks_which_are_always_due_lets_others_run() {
     });
     runtime.block_on(other).unwrap();
     runtime.block_on(ticks).unwrap();
+}
+
+#[test]
+fn a_tick_that_is_due_is_put_off_once_at_most_whatever_is_done_beside_it() {
+    check(|| async {
+        let (stream, _other) = pair().await;
+        for reads in 0..300 {
+            let mut interval = interval(HOUR);
+            let mut polls = 0;
+            // Each poll may do as much as any from here on.
+            yield_now().await;
+            poll_fn(|context| {
+                polls += 1;
+                for _ in 0..reads {
+                    let _ = pin!(stream.read(&mut [])).poll(context);
+                }
+                interval.poll_tick(context)
+            })
+            .await;
+            assert!(polls <= 2, "{reads} reads: {polls} polls");
+        }
+    });
 }
 
 #[test]

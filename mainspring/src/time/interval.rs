@@ -39,7 +39,7 @@ pub fn interval(period: Duration) -> Interval {
 #[track_caller]
 pub fn interval_at(start: Instant, period: Duration) -> Interval {
     assert!(!period.is_zero(), "the period of an interval must not be zero");
-    Interval { sleep: sleep_until(start), period, behavior: MissedTickBehavior::Burst }
+    Interval { sleep: sleep_until(start), period, behavior: MissedTickBehavior::Burst, put_off: false }
 }
 
 /// Later than this, a tick counts as missed even if the next one is not due yet; as in tokio.
@@ -67,6 +67,9 @@ pub struct Interval {
     sleep: Sleep,
     period: Duration,
     behavior: MissedTickBehavior,
+    /// Whether the tick that is due has been put off, so that others can run. That happens once, or a
+    /// future beside it that uses up every budget would starve it.
+    put_off: bool,
 }
 
 impl Interval {
@@ -85,10 +88,12 @@ impl Interval {
     /// had not come yet.
     pub fn poll_tick(&mut self, context: &mut Context<'_>) -> Poll<Instant> {
         ready!(Pin::new(&mut self.sleep).poll(context));
-        if !current::spend_budget() {
+        if !self.put_off && !current::spend_budget() {
+            self.put_off = true;
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
+        self.put_off = false;
         let tick = self.sleep.deadline();
         let next = tick + self.period;
         let now = Instant::now();
