@@ -261,7 +261,7 @@ fn order_of_functions(delays: &[Duration], step: Duration) -> Option<Vec<usize>>
         for (n, delay) in delays.iter().enumerate() {
             let ran = ran.clone();
             // Nobody hears it if arming took too long.
-            after_func(*delay, move || drop(ran.send(n)));
+            after_func(*delay, move || ran.send(n).unwrap_or(()));
         }
         drop(ran);
         let armed = Instant::now();
