@@ -340,7 +340,8 @@ fn sleeps_that_are_moved_at_random_end_at_their_last_time() {
                     // It waits for either for a while.
                     let step = sleep(rng.micros(1_000));
                     futures_util::future::select(&mut nap, step).await;
-                    assert_eq!(nap.is_elapsed(), Instant::now() >= nap.deadline());
+                    let (before, over, after) = (Instant::now(), nap.is_elapsed(), Instant::now());
+                    assert!(if over { after >= nap.deadline() } else { before < nap.deadline() });
                 }
                 let deadline = nap.deadline();
                 timeout(SOON, nap).await.expect("it was lost");
@@ -360,15 +361,15 @@ fn timeouts_that_come_and_go_cost_nothing_for_each_that_sleeps_beside_them() {
         let (_watchdog, runtime) = watched(processors);
         let start = std::time::Instant::now();
         let mut sleepers = JoinSet::new();
-        for n in 0..5_000 {
+        for n in 0..10_000 {
             sleepers.spawn_on(sleep(HOUR + n * MILLI), &runtime.handle());
         }
-        eventually("all sleep", || runtime.metrics().timers_pending == 5_000);
+        eventually("all sleep", || runtime.metrics().timers_pending == 10_000);
         let tasks: Vec<_> = (0..2 * processors)
             .map(|n| {
                 runtime.spawn(async move {
                     let mut rng = Rng(n as u64);
-                    for count in 0..50_000 {
+                    for count in 0..25_000 {
                         // Earlier than all the others, and later than some.
                         let limit = HOUR / 2 + rng.micros(2 * 3_600_000_000);
                         let mut limited = timeout(limit, pending::<()>());
@@ -384,7 +385,7 @@ fn timeouts_that_come_and_go_cost_nothing_for_each_that_sleeps_beside_them() {
             runtime.block_on(task).unwrap();
         }
         assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
-        assert_eq!(runtime.metrics().timers_pending, 5_000);
+        assert_eq!(runtime.metrics().timers_pending, 10_000);
     }
 }
 
