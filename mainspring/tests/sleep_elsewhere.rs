@@ -332,7 +332,8 @@ impl Drop for Meddles {
         drop(self.owned.take());
         let mut nap = sleep(HOUR);
         assert!(poll_once(&mut nap).is_pending());
-        assert!(after_func(HOUR, || {}).stop());
+        // False where a worker drops it that is already on its way out.
+        after_func(HOUR, || {}).stop();
     }
 }
 
