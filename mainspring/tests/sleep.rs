@@ -10,10 +10,11 @@ use std::future::{Future, pending, poll_fn, ready};
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
 
 use common::drops::Count;
 use common::foreign::foreign_block_on;
+use common::wakers::{Wakes, counting_waker};
 use common::{SOON, check, runtime, until, watched};
 use mainspring::runtime::Handle;
 use mainspring::spawn;
@@ -25,19 +26,6 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
-}
-
-/// A waker that counts its wakes.
-struct Wakes(Count);
-
-impl Wake for Wakes {
-    fn wake(self: Arc<Self>) {
-        self.0.add();
-    }
-}
-
-fn counting_waker(count: &Count) -> Waker {
-    Waker::from(Arc::new(Wakes(count.clone())))
 }
 
 fn poll_with(sleep: &mut Sleep, waker: &Waker) -> Poll<()> {

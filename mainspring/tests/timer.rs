@@ -249,3 +249,251 @@ fn functions_are_dropped_with_their_runtime_and_nothing_is_pending_afterwards() 
         assert!(!timer.stop() && !timer.reset(MILLI) && !timer.stop());
     }
 }
+
+/// Arms functions for `delays`, in this order, on a runtime of one processor that is busy until all of them are
+/// due; the order in which they ran. `None` if arming took so long that it says nothing.
+fn order_of_functions(delays: &[Duration], step: Duration) -> Option<Vec<usize>> {
+    let (_watchdog, runtime) = watched(1);
+    let delays = delays.to_vec();
+    let task = runtime.spawn(async move {
+        let (ran, order) = channel();
+        let start = Instant::now();
+        for (n, delay) in delays.iter().enumerate() {
+            let ran = ran.clone();
+            // Nobody hears it if arming took too long.
+            after_func(*delay, move || ran.send(n).unwrap_or(()));
+        }
+        drop(ran);
+        let armed = Instant::now();
+        if armed - start >= step {
+            return None;
+        }
+        while Instant::now() <= armed + *delays.iter().max().unwrap() {
+            std::hint::spin_loop();
+        }
+        mainspring::spawn_blocking(move || Some(order.iter().collect())).await.unwrap()
+    });
+    runtime.block_on(task).unwrap()
+}
+
+#[test]
+fn functions_run_in_the_order_of_their_times() {
+    let shuffled = [4, 3, 10, 7, 5, 2, 0, 12, 1, 11, 6, 8, 9];
+    let delays = shuffled.map(|n| n * 5 * MILLI);
+    let order = (0..100).find_map(|_| order_of_functions(&delays, 5 * MILLI));
+    let order = order.expect("this machine is too slow for the test to show anything");
+    let times: Vec<_> = order.into_iter().map(|n| shuffled[n]).collect();
+    assert_eq!(times, (0..13).collect::<Vec<_>>());
+}
+
+#[test]
+fn functions_of_one_time_run_in_the_order_in_which_they_were_armed() {
+    // More than fire in one pass, and more than a processor's queue holds.
+    const COUNT: usize = 1_000;
+    for delay in [Duration::ZERO, Duration::from_nanos(1), 2 * MILLI] {
+        // Each is due a little later than the one before, and all are due when the first one fires.
+        let order = order_of_functions(&[delay; COUNT], HOUR).unwrap();
+        assert_eq!(order, (0..COUNT).collect::<Vec<_>>(), "{delay:?}");
+    }
+}
+
+#[test]
+fn a_function_may_start_the_next_of_a_thousand_with_no_delay() {
+    fn chain(left: usize, end: std::sync::mpsc::Sender<()>) {
+        match left {
+            0 => end.send(()).unwrap(),
+            _ => drop(after_func(Duration::ZERO, move || chain(left - 1, end))),
+        }
+    }
+    check(|| async {
+        let (end, ended) = channel();
+        chain(1_000, end);
+        mainspring::spawn_blocking(move || ended.recv().unwrap()).await.unwrap();
+        assert_eq!(Handle::current().metrics().timers_pending, 0);
+    });
+}
+
+#[test]
+fn a_function_may_put_another_timer_in_the_place_of_its_own() {
+    fn again(place: &Arc<Mutex<Option<Timer>>>, runs: &Count) {
+        let mut own = place.lock().unwrap();
+        if runs.add() == 100 {
+            // The last of them goes while its function runs.
+            own.take();
+            return;
+        }
+        let (place, runs) = (Arc::clone(place), runs.clone());
+        *own = Some(after_func(Duration::from_micros(10), move || again(&place, &runs)));
+    }
+    check(|| async {
+        let (place, runs) = (Arc::new(Mutex::new(None)), Count::new());
+        again(&place, &runs);
+        until(|| runs.get() == 100 && place.lock().unwrap().is_none()).await;
+        until(|| Arc::strong_count(&place) == 1).await;
+    });
+}
+
+#[test]
+fn a_function_may_wait_for_a_lock_whose_holder_arms_timers() {
+    check(|| async {
+        let (lock, runs) = (Arc::new(Mutex::new(())), Count::new());
+        let holder = {
+            let (lock, runs, handle) = (Arc::clone(&lock), runs.clone(), Handle::current());
+            std::thread::spawn(move || {
+                handle.block_on(async {
+                    for n in 0..500 {
+                        let held = lock.lock().unwrap();
+                        let (lock, runs) = (Arc::clone(&lock), runs.clone());
+                        after_func(Duration::ZERO, move || {
+                            let _held = lock.lock().unwrap();
+                            runs.add();
+                        });
+                        // By now it may wait for the lock, and these need whatever it holds.
+                        std::thread::yield_now();
+                        let other = after_func(HOUR, || {});
+                        assert!(other.reset(HOUR + Duration::from_micros(n)));
+                        assert!(other.stop());
+                        drop(held);
+                    }
+                });
+            })
+        };
+        until(|| runs.get() == 500).await;
+        holder.join().unwrap();
+    });
+}
+
+#[test]
+fn a_reset_counts_from_now_and_says_whether_a_run_was_pending() {
+    check(|| async {
+        let (sender, receiver) = channel();
+        let timer = after_func(20 * MILLI, move || sender.send(Instant::now()).unwrap());
+        let mut since = Instant::now();
+        let mut pending = true;
+        for _ in 0..5 {
+            sleep(5 * MILLI).await;
+            let now = Instant::now();
+            pending = timer.reset(20 * MILLI);
+            if !pending {
+                // The machine was busy: it had run before.
+                break;
+            }
+            since = now;
+        }
+        let at = mainspring::spawn_blocking(move || receiver.recv()).await.unwrap().unwrap();
+        assert!(at >= since + if pending { 20 * MILLI } else { Duration::ZERO });
+        for duration in [Duration::ZERO, MILLI, Duration::MAX] {
+            assert!(!timer.reset(duration), "it has run");
+        }
+        assert_eq!(Handle::current().metrics().timers_pending, 0, "what cannot run again is armed");
+    });
+}
+
+#[test]
+fn the_longest_delays_and_periods_never_come_and_harm_nothing() {
+    check(|| async {
+        let runs = Count::new();
+        let longest = [
+            Duration::MAX,
+            Duration::MAX - Duration::from_nanos(1),
+            Duration::from_nanos(u64::MAX),
+            Duration::from_nanos(i64::MAX as u64),
+            Duration::from_secs(u64::MAX / 10),
+        ];
+        let mut timers = Vec::new();
+        for duration in longest {
+            timers.push(after_func(duration, runs.adder()));
+            timers.push(every(duration, runs.adder()));
+        }
+        // Timers of every kind come and go beside them.
+        let (sender, receiver) = channel();
+        after_func(MILLI, move || sender.send(()).unwrap());
+        sleep(MILLI).await;
+        mainspring::spawn_blocking(move || receiver.recv().unwrap()).await.unwrap();
+        assert_eq!(runs.get(), 0);
+        for timer in &timers {
+            assert!(timer.reset(Duration::MAX));
+            assert!(timer.reset(HOUR), "one for ever is pending, too");
+        }
+        assert!(timers.iter().all(Timer::stop));
+        assert_eq!(Handle::current().metrics().timers_pending, 0);
+    });
+}
+
+#[test]
+fn a_periodic_function_that_fell_far_behind_leaves_out_what_it_missed() {
+    const PERIOD: Duration = Duration::from_millis(2);
+    check(|| async {
+        let (sender, receiver) = channel();
+        let mut first = true;
+        let before = Instant::now();
+        let timer = every(PERIOD, move || {
+            let began = Instant::now();
+            if std::mem::take(&mut first) {
+                std::thread::sleep(15 * PERIOD);
+            }
+            let _ = sender.send((began, Instant::now()));
+        });
+        let runs: Vec<_> =
+            mainspring::spawn_blocking(move || receiver.iter().take(12).collect()).await.unwrap();
+        assert!(timer.stop());
+        for ((began, _), n) in runs.iter().zip(1..) {
+            assert!(*began >= before + n * PERIOD, "run {n} was early");
+        }
+        // One run may come at once, for those that were missed, and one at the next multiple of the period;
+        // from there on they are a period apart.
+        let behind = runs[0].1;
+        for ((began, _), n) in runs[2..].iter().zip(0..) {
+            assert!(*began >= behind + n * PERIOD, "run {n} after the long one is one that was missed");
+        }
+    });
+}
+
+#[test]
+fn a_periodic_function_that_was_late_is_in_phase_again() {
+    const PERIOD: Duration = Duration::from_millis(20);
+    // A busy machine makes runs late as well: it must show the phase now and then only.
+    let in_phase = (0..50).any(|_| {
+        let (_watchdog, runtime) = watched(1);
+        let task = runtime.spawn(async {
+            let (sender, receiver) = channel();
+            let mut runs = 0;
+            let timer = every(PERIOD, move || {
+                runs += 1;
+                let _ = sender.send(Instant::now());
+                if runs == 1 {
+                    // The next run is late by half a period.
+                    std::thread::sleep(3 * PERIOD / 2);
+                }
+            });
+            let start = Instant::now();
+            let runs: Vec<_> =
+                mainspring::spawn_blocking(move || receiver.iter().take(6).collect()).await.unwrap();
+            timer.stop();
+            runs[2..].iter().all(|at| (*at - start).as_nanos() % PERIOD.as_nanos() < PERIOD.as_nanos() / 4)
+        });
+        runtime.block_on(task).unwrap()
+    });
+    assert!(in_phase);
+}
+
+#[test]
+fn a_period_of_a_nanosecond_hinders_nothing_and_can_be_stopped_and_changed() {
+    check(|| async {
+        let (runs, others) = (Count::new(), Count::new());
+        let timer = every(Duration::from_nanos(1), runs.adder());
+        for _ in 0..20 {
+            after_func(MILLI, others.adder());
+            sleep(Duration::from_micros(100)).await;
+        }
+        until(|| others.get() == 20 && runs.get() > 100).await;
+        assert!(timer.reset(HOUR));
+        sleep(MILLI).await;
+        let so_far = runs.get();
+        sleep(3 * MILLI).await;
+        assert_eq!(runs.get(), so_far);
+        assert!(timer.reset(Duration::from_nanos(1)));
+        until(|| runs.get() > so_far).await;
+        assert!(timer.stop());
+    });
+}

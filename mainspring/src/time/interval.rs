@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use super::{Instant, Sleep, sleep_until};
+use crate::sched::current;
 
 /// Ticks every `period`, the first time at once.
 ///
@@ -38,14 +39,16 @@ pub fn interval(period: Duration) -> Interval {
 #[track_caller]
 pub fn interval_at(start: Instant, period: Duration) -> Interval {
     assert!(!period.is_zero(), "the period of an interval must not be zero");
-    Interval { sleep: sleep_until(start), period, behavior: MissedTickBehavior::Burst }
+    Interval { sleep: sleep_until(start), period, behavior: MissedTickBehavior::Burst, put_off: false }
 }
 
 /// Later than this, a tick counts as missed even if the next one is not due yet; as in tokio.
 const LATE: Duration = Duration::from_millis(5);
 
 /// What an [`Interval`] does when ticks were missed, because nobody asked in time: a tick is taken
-/// when the next one is due already, or more than 5 ms late. As in tokio.
+/// when the next one is due already, or more than 5 ms late.
+///
+/// As in tokio, which knows only the 5 ms: there a period below them bursts until it is that late.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum MissedTickBehavior {
     /// The missed ticks come one after the other at once, until the interval has caught up.
@@ -64,6 +67,9 @@ pub struct Interval {
     sleep: Sleep,
     period: Duration,
     behavior: MissedTickBehavior,
+    /// Whether the tick that is due has been put off, so that others can run. That happens once, or a
+    /// future beside it that uses up every budget would starve it.
+    put_off: bool,
 }
 
 impl Interval {
@@ -77,8 +83,17 @@ impl Interval {
     }
 
     /// The poll form of [`tick`](Interval::tick).
+    ///
+    /// A task that takes one tick after the other and is always late yields now and then, as if the tick
+    /// had not come yet.
     pub fn poll_tick(&mut self, context: &mut Context<'_>) -> Poll<Instant> {
         ready!(Pin::new(&mut self.sleep).poll(context));
+        if !self.put_off && !current::spend_budget() {
+            self.put_off = true;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.put_off = false;
         let tick = self.sleep.deadline();
         let next = tick + self.period;
         let now = Instant::now();
@@ -103,10 +118,21 @@ impl Interval {
 
     /// The next tick comes a period from now.
     pub fn reset(&mut self) {
-        self.sleep.reset(Instant::now() + self.period);
+        self.reset_after(self.period);
     }
 
-    /// The next tick comes at `deadline`.
+    /// The next tick comes now, and the one that follows a period later.
+    pub fn reset_immediately(&mut self) {
+        self.reset_at(Instant::now());
+    }
+
+    /// The next tick comes after `duration`, and the one that follows a period later.
+    pub fn reset_after(&mut self, duration: Duration) {
+        self.reset_at(Instant::now() + duration);
+    }
+
+    /// The next tick comes at `deadline`, and the one that follows a period later. If it is in the past,
+    /// the ticks since then count as missed.
     pub fn reset_at(&mut self, deadline: Instant) {
         self.sleep.reset(deadline);
     }

@@ -24,6 +24,14 @@ impl Count {
         self.0.load(Ordering::SeqCst)
     }
 
+    /// A function that adds one.
+    pub(crate) fn adder(&self) -> impl FnMut() + Send + use<> {
+        let count = self.clone();
+        move || {
+            count.add();
+        }
+    }
+
     /// A value that adds one when it is dropped.
     pub(crate) fn on_drop(&self) -> OnDrop<impl FnMut() + Send + use<>> {
         let count = self.clone();

@@ -6,6 +6,7 @@ pub(crate) mod ending;
 pub(crate) mod foreign;
 pub(crate) mod sockets;
 pub(crate) mod stress;
+pub(crate) mod wakers;
 pub(crate) mod watchdog;
 
 use std::future::Future;
