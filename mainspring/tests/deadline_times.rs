@@ -130,10 +130,7 @@ fn deadlines_under_load(processors: usize) {
                 };
                 assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
                 assert!(start.elapsed() >= after, "{after:?}: early");
-                // The other side has a timer of its own, which another worker may be about to hear.
-                while !is_timeout(&stream.write(b"x").await) {
-                    assert!(start.elapsed() < SOON, "{after:?}: the other side");
-                }
+                assert!(is_timeout(&stream.write(b"x").await), "{after:?}: the other side");
                 // What has flowed meanwhile is still there.
                 stream.set_deadline(None).unwrap();
                 assert!(stream.read(&mut buffer).await.unwrap() > 0);

@@ -286,6 +286,44 @@ fn a_task_that_wakes_itself_at_every_poll_sees_its_own_timer() {
     }
 }
 
+/// Runs a task that awaits what is ready at once, over and over, beside one that sleeps.
+#[track_caller]
+fn lets_others_run<F: Future<Output = ()> + Send + 'static>(restless: fn() -> F) {
+    let (_watchdog, runtime) = watched(1);
+    let busy = Busy::new();
+    let task = runtime.spawn({
+        let busy = busy.clone();
+        async move {
+            while busy.goes_on() {
+                restless().await;
+            }
+        }
+    });
+    let other = runtime.spawn(async move {
+        sleep(MILLI).await;
+        busy.end();
+    });
+    runtime.block_on(other).unwrap();
+    runtime.block_on(task).unwrap();
+}
+
+#[test]
+fn a_task_that_sleeps_for_no_time_again_and_again_lets_others_run() {
+    lets_others_run(|| async { sleep(Duration::ZERO).await });
+}
+
+#[test]
+fn a_task_that_sleeps_until_long_ago_again_and_again_lets_others_run() {
+    lets_others_run(|| async { sleep_until(Instant::now() - MILLI).await });
+}
+
+#[test]
+fn a_task_that_times_out_at_once_again_and_again_lets_others_run() {
+    lets_others_run(|| async {
+        timeout(Duration::ZERO, std::future::pending::<()>()).await.unwrap_err();
+    });
+}
+
 #[test]
 fn a_hundred_thousand_functions_due_at_once_do_not_keep_a_task_waiting_until_the_last() {
     let (_watchdog, runtime) = watched(1);

@@ -44,6 +44,10 @@ pub struct Deadlines {
     registration: Arc<Registration>,
 }
 
+/// The sides in the order in which their deadlines are set and pass. Often they have the same one. Whoever is told
+/// that reading is over, and writes to say goodbye, must not find that still open.
+pub(in crate::net) const BOTH: [Direction; 2] = [Direction::Write, Direction::Read];
+
 /// A descriptor's place in a runtime.
 pub(super) struct Registration {
     pub(super) source: Arc<Source>,
@@ -61,9 +65,7 @@ impl Deadlines {
     ///
     /// If the socket is closed or its runtime has shut down.
     pub fn set_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
-        let deadline = deadline.into();
-        self.registration.set_deadline(Direction::Read, deadline)?;
-        self.registration.set_deadline(Direction::Write, deadline)
+        self.registration.set_deadline(&BOTH, deadline.into())
     }
 
     /// Sets the deadline for reading and accepting; `None` clears it.
@@ -72,7 +74,7 @@ impl Deadlines {
     ///
     /// As [`set_deadline`](Deadlines::set_deadline).
     pub fn set_read_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
-        self.registration.set_deadline(Direction::Read, deadline.into())
+        self.registration.set_deadline(&[Direction::Read], deadline.into())
     }
 
     /// Sets the deadline for writing; `None` clears it.
@@ -81,7 +83,7 @@ impl Deadlines {
     ///
     /// As [`set_deadline`](Deadlines::set_deadline).
     pub fn set_write_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
-        self.registration.set_deadline(Direction::Write, deadline.into())
+        self.registration.set_deadline(&[Direction::Write], deadline.into())
     }
 }
 
@@ -92,42 +94,61 @@ impl fmt::Debug for Deadlines {
 }
 
 impl Registration {
+    /// Sets the deadlines of some directions, one after the other, before anybody is woken for any of them.
     pub(super) fn set_deadline(
         self: &Arc<Self>,
-        direction: Direction,
+        directions: &[Direction],
         at: Option<Instant>,
     ) -> io::Result<()> {
-        let mut wakers = Vec::new();
-        let now = self.scheduler.now();
-        let mut side = self.source.lock(direction);
-        let action = side.set_deadline(now, at.map(Instant::tick), &mut wakers)?;
-        let filed = match action {
-            TimerAction::None => Filed::NOTHING,
-            TimerAction::Arm(at) | TimerAction::Earlier(at) => self.file(&mut side, direction, now, at),
-        };
-        drop(side);
-        self.finish(filed, wakers);
-        Ok(())
+        let at = at.map(Instant::tick);
+        let mut now = self.scheduler.now_or_later();
+        if at.is_some_and(|at| at <= now) {
+            // It may have passed, which only the clock can tell.
+            now = self.scheduler.now();
+        }
+        let mut left = Left::default();
+        let result = directions.iter().try_for_each(|&direction| {
+            let mut side = self.source.lock(direction);
+            match side.set_deadline(now, at, &mut left.wakers)? {
+                TimerAction::None => {}
+                TimerAction::Arm(at) | TimerAction::Earlier(at) => {
+                    self.file(&mut side, direction, now, at, &mut left);
+                }
+            }
+            Ok(())
+        });
+        left.finish(&self.scheduler);
+        result
     }
 
     fn timer_fired(self: &Arc<Self>, direction: Direction) {
-        let mut wakers = Vec::new();
         let now = self.scheduler.now();
-        let mut side = self.source.lock(direction);
-        let filed = match side.timer_fired(now, &mut wakers) {
-            Fired::Expired | Fired::Nothing => Filed::NOTHING,
-            Fired::Rearm(at) => self.file(&mut side, direction, now, at),
-        };
-        drop(side);
-        self.finish(filed, wakers);
+        let mut left = Left::default();
+        for side_of in BOTH {
+            let mut side = self.source.lock(side_of);
+            if side_of != direction {
+                side.expire(now, &mut left.wakers);
+            } else if let Fired::Rearm(at) = side.timer_fired(now, &mut left.wakers) {
+                self.file(&mut side, direction, now, at, &mut left);
+            }
+        }
+        left.finish(&self.scheduler);
     }
 
     /// Has the side's timer go off at `at`: the present one, or a new one if that has gone off.
-    fn file(self: &Arc<Self>, side: &mut LockedSide<'_>, direction: Direction, now: Tick, at: Tick) -> Filed {
+    fn file(
+        self: &Arc<Self>,
+        side: &mut LockedSide<'_>,
+        direction: Direction,
+        now: Tick,
+        at: Tick,
+        left: &mut Left,
+    ) {
         if let Some(id) = *side.timer()
             && let Some(earliest) = self.scheduler.reset_timer(id, at)
         {
-            return Filed { earliest, unused: None };
+            left.earliest = left.earliest.or(earliest);
+            return;
         }
         // The waker is our own: making and cloning it runs no user code.
         let waker = side.deadline_waker().get_or_insert_with(|| {
@@ -136,22 +157,16 @@ impl Registration {
         match self.scheduler.arm(now, at, waker.clone()) {
             Ok((id, earliest)) => {
                 *side.timer() = Some(id);
-                Filed { earliest, unused: None }
+                left.earliest = left.earliest.or(earliest);
             }
             // The runtime has shut down, and every operation on the socket fails.
-            Err(unused) => Filed { earliest: Earliest::Unchanged, unused: Some(unused) },
+            Err(unused) => left.unused.push(unused),
         }
-    }
-
-    fn finish(&self, filed: Filed, wakers: Vec<Waker>) {
-        self.scheduler.announce_timer(filed.earliest);
-        drop_user_value(filed.unused);
-        wakers.into_iter().for_each(wake);
     }
 
     /// Takes the timers of both sides away; the descriptor is being closed.
     pub(super) fn cancel_timers(&self) {
-        for direction in [Direction::Read, Direction::Write] {
+        for direction in BOTH {
             let id = self.source.lock(direction).take_timer();
             let waker = id.and_then(|id| self.scheduler.cancel_timer(id));
             drop_user_value(waker);
@@ -159,14 +174,21 @@ impl Registration {
     }
 }
 
-/// What is left to do once the side is unlocked.
-struct Filed {
+/// What is left to do once no side is locked.
+#[derive(Default)]
+struct Left {
+    wakers: Vec<Waker>,
+    /// What filing timers did to the earliest time of all.
     earliest: Earliest,
-    unused: Option<Waker>,
+    unused: Vec<Waker>,
 }
 
-impl Filed {
-    const NOTHING: Filed = Filed { earliest: Earliest::Unchanged, unused: None };
+impl Left {
+    fn finish(self, scheduler: &Arc<Scheduler>) {
+        scheduler.announce_timer(self.earliest);
+        self.unused.into_iter().for_each(drop_user_value);
+        self.wakers.into_iter().for_each(wake);
+    }
 }
 
 /// What the timer of one side wakes.

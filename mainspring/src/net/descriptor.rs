@@ -64,8 +64,8 @@ impl<T: AsFd> Descriptor<T> {
         Deadlines::new(Arc::clone(&self.registration))
     }
 
-    pub(super) fn set_deadline(&self, direction: Direction, at: Option<Instant>) -> io::Result<()> {
-        self.registration.set_deadline(direction, at)
+    pub(super) fn set_deadline(&self, directions: &[Direction], at: Option<Instant>) -> io::Result<()> {
+        self.registration.set_deadline(directions, at)
     }
 
     /// Makes a system call as soon as it does not block. `asked` is how many bytes a stream's call is asked

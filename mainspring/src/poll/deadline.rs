@@ -94,20 +94,21 @@ impl Deadline {
         }
     }
 
+    /// True if it has passed by `now` and nobody had seen that. Its timer will find nothing to do.
+    pub(crate) fn expire(&mut self, now: Tick) -> bool {
+        let passed = !self.expired && self.at.is_some_and(|at| at <= now);
+        self.expired |= passed;
+        passed
+    }
+
     /// The timer has gone off; `now` was read after that.
     pub(crate) fn fired(&mut self, now: Tick) -> Fired {
         self.armed_at = None;
-        match self.at {
-            Some(at) if at > now => {
-                self.armed_at = Some(at);
-                Fired::Rearm(at)
-            }
-            Some(_) if !self.expired => {
-                self.expired = true;
-                Fired::Expired
-            }
-            _ => Fired::Nothing,
+        if let Some(at) = self.at.filter(|&at| at > now) {
+            self.armed_at = Some(at);
+            return Fired::Rearm(at);
         }
+        if self.expire(now) { Fired::Expired } else { Fired::Nothing }
     }
 }
 

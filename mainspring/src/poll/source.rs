@@ -259,6 +259,14 @@ impl LockedSide<'_> {
         fired
     }
 
+    /// Sees that the deadline has passed by `now`, if it has, before its timer goes off. Wakers as there.
+    pub(crate) fn expire(&mut self, now: Tick, wakers: &mut Vec<Waker>) {
+        let word = self.word();
+        if !word.has(Word::CLOSED) && self.state.deadline.expire(now) {
+            self.raise(word, Word::EXPIRED, wakers);
+        }
+    }
+
     /// Where the layer above keeps the id of the side's timer.
     pub(crate) fn timer(&mut self) -> &mut Option<timers::Id> {
         &mut self.state.timer

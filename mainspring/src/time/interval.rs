@@ -6,7 +6,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use super::{Instant, Sleep, sleep_until};
-use crate::sched::current;
 
 /// Ticks every `period`, the first time at once.
 ///
@@ -39,7 +38,7 @@ pub fn interval(period: Duration) -> Interval {
 #[track_caller]
 pub fn interval_at(start: Instant, period: Duration) -> Interval {
     assert!(!period.is_zero(), "the period of an interval must not be zero");
-    Interval { sleep: sleep_until(start), period, behavior: MissedTickBehavior::Burst, put_off: false }
+    Interval { sleep: sleep_until(start), period, behavior: MissedTickBehavior::Burst }
 }
 
 /// Later than this, a tick counts as missed even if the next one is not due yet; as in tokio.
@@ -67,9 +66,6 @@ pub struct Interval {
     sleep: Sleep,
     period: Duration,
     behavior: MissedTickBehavior,
-    /// Whether the tick that is due has been put off, so that others can run. That happens once, or a
-    /// future beside it that uses up every budget would starve it.
-    put_off: bool,
 }
 
 impl Interval {
@@ -88,12 +84,6 @@ impl Interval {
     /// had not come yet.
     pub fn poll_tick(&mut self, context: &mut Context<'_>) -> Poll<Instant> {
         ready!(Pin::new(&mut self.sleep).poll(context));
-        if !self.put_off && !current::spend_budget() {
-            self.put_off = true;
-            context.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        self.put_off = false;
         let tick = self.sleep.deadline();
         let next = tick + self.period;
         let now = Instant::now();

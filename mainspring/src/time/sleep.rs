@@ -26,6 +26,9 @@ use crate::timers::Key;
 /// It works anywhere, also on other executors. A zero duration is ready at the first poll,
 /// [`Duration::MAX`] never.
 ///
+/// A task that sleeps again and again and never has to wait yields now and then all the same, so that others can
+/// run: such a sleep is ready at its second poll.
+///
 /// # Cancel safety
 ///
 /// Dropping it takes its timer away; nothing can be lost.
@@ -54,7 +57,7 @@ pub(super) fn after(duration: Duration) -> Instant {
 
 /// Waits until `deadline`; see [`sleep`].
 pub fn sleep_until(deadline: Instant) -> Sleep {
-    Sleep { deadline: deadline.tick(), armed: None }
+    Sleep { deadline: deadline.tick(), armed: None, has_waited: false }
 }
 
 /// The future of [`sleep`] and [`sleep_until`]. It needs no pinning.
@@ -62,6 +65,9 @@ pub fn sleep_until(deadline: Instant) -> Sleep {
 pub struct Sleep {
     deadline: Tick,
     armed: Option<Armed>,
+    /// Whether a poll was pending since the deadline was set. A sleep that is over is put off only if not:
+    /// so at most once, or a future beside it that uses up every budget would starve it.
+    has_waited: bool,
 }
 
 /// A timer in some processor's store.
@@ -117,6 +123,7 @@ impl Sleep {
     /// comparison and a store.
     pub fn reset(&mut self, deadline: Instant) {
         self.deadline = deadline.tick();
+        self.has_waited = false;
         let Some(armed) = &mut self.armed else { return };
         if armed.at <= self.deadline {
             // The poll that follows when it fires moves it.
@@ -199,7 +206,12 @@ impl Future for Sleep {
         if now >= deadline {
             now = self.now();
         }
+        let has_waited = std::mem::replace(&mut self.has_waited, true);
         if now >= deadline {
+            if !has_waited && !current::spend_budget() {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             self.disarm();
             return Poll::Ready(());
         }

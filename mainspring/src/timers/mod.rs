@@ -62,13 +62,24 @@ pub(crate) struct Id {
 }
 
 /// Whether somebody who sleeps until [`Timers::next`] would oversleep after an operation.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 #[must_use = "whoever sleeps until a later time must be woken"]
 pub(crate) enum Earliest {
     /// What `next` said before is still early enough.
+    #[default]
     Unchanged,
     /// `next` has become earlier; this is what it says now.
     Moved(Tick),
+}
+
+impl Earliest {
+    /// What came of two operations.
+    pub(crate) fn or(self, other: Earliest) -> Earliest {
+        match (self, other) {
+            (Earliest::Moved(one), Earliest::Moved(other)) => Earliest::Moved(one.min(other)),
+            (Earliest::Unchanged, moved) | (moved, Earliest::Unchanged) => moved,
+        }
+    }
 }
 
 /// A timer that was taken out because its time had come. The caller wakes it, with no lock held.

@@ -106,7 +106,7 @@ impl TcpListener {
     ///
     /// If the runtime that the socket is registered with has shut down.
     pub fn set_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
-        self.descriptor.set_deadline(Direction::Read, deadline.into())
+        self.descriptor.set_deadline(&[Direction::Read], deadline.into())
     }
 
     /// A handle to the deadlines, for use while somebody else owns the listener.

@@ -14,7 +14,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
 use crate::net::addr::{ToSocketAddrs, resolve};
-use crate::net::deadlines::Deadlines;
+use crate::net::deadlines::{BOTH, Deadlines};
 use crate::net::descriptor::{Descriptor, Transfer};
 use crate::net::operation::Operation;
 use crate::poll::source::{Direction, WaiterId};
@@ -267,8 +267,7 @@ impl TcpStream {
     /// If the runtime that the socket is registered with has shut down.
     pub fn set_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
         let deadline = deadline.into();
-        self.descriptor.set_deadline(Direction::Read, deadline)?;
-        self.descriptor.set_deadline(Direction::Write, deadline)
+        self.descriptor.set_deadline(&BOTH, deadline)
     }
 
     /// Sets the deadline for reading; `None` clears it.
@@ -277,7 +276,7 @@ impl TcpStream {
     ///
     /// As [`set_deadline`](TcpStream::set_deadline).
     pub fn set_read_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
-        self.descriptor.set_deadline(Direction::Read, deadline.into())
+        self.descriptor.set_deadline(&[Direction::Read], deadline.into())
     }
 
     /// Sets the deadline for writing; `None` clears it.
@@ -286,7 +285,7 @@ impl TcpStream {
     ///
     /// As [`set_deadline`](TcpStream::set_deadline).
     pub fn set_write_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
-        self.descriptor.set_deadline(Direction::Write, deadline.into())
+        self.descriptor.set_deadline(&[Direction::Write], deadline.into())
     }
 
     /// A handle to the deadlines, for use while somebody else owns the stream.
