@@ -21,6 +21,7 @@ var workloads = map[string]func(plan time.Duration) measurement{
 	"timer_churn":         func(plan time.Duration) measurement { return churn(plan, 2) },
 	"timer_churn_100":     func(plan time.Duration) measurement { return churn(plan, 100) },
 	"timer_churn_10m":     churn10m,
+	"timer_restart":       func(plan time.Duration) measurement { return restart(plan, 2) },
 	"timer_reset_now":     resetNow,
 	"timer_reset_160k":    reset160k,
 	"timer_fire":          func(time.Duration) measurement { return fire(100_000, 2*time.Second) },

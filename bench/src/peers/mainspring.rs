@@ -60,7 +60,15 @@ impl Peer for Mainspring {
     }
 
     fn reset_in(sleep: Pin<&mut Self::Sleep>, duration: Duration) {
-        sleep.get_mut().reset(mainspring::time::Instant::now() + duration);
+        sleep.get_mut().reset_after(duration);
+    }
+
+    fn restarter(timeout: Duration) -> Option<Box<dyn FnMut() + Send>> {
+        let timer = mainspring::time::after_func(timeout, || ());
+        Some(Box::new(move || {
+            assert!(timer.stop(), "{timeout:?} passed at once");
+            timer.reset(timeout);
+        }))
     }
 
     async fn bind() -> io::Result<(TcpListener, SocketAddr)> {

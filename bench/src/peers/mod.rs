@@ -53,6 +53,11 @@ pub(crate) trait Peer: Sized + Send + Sync + 'static {
     /// Reads the clock, in the way that the peer's users do.
     fn reset_in(sleep: Pin<&mut Self::Sleep>, duration: Duration);
 
+    /// Stops a function's timer and starts it again, each time it is called; `None` if there are no such timers.
+    fn restarter(_timeout: Duration) -> Option<Box<dyn FnMut() + Send>> {
+        None
+    }
+
     /// Listens at a free port of the loopback interface.
     fn bind() -> impl Future<Output = io::Result<(Self::Listener, SocketAddr)>> + Send;
     /// The stream has TCP_NODELAY set.

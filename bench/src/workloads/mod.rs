@@ -14,6 +14,7 @@ mod timer_fire;
 mod timer_lateness;
 mod timer_reset;
 mod timer_reset_160k;
+mod timer_restart;
 mod yield_many;
 
 use std::fmt;
@@ -55,6 +56,8 @@ pub(crate) enum WorkloadName {
     /// The same in two tasks while 10 million other sleeps are pending, and the memory of those
     #[value(name = "timer_churn_10m")]
     TimerChurn10m,
+    /// Stop a function's timer of 30 s and start it again, in two tasks
+    TimerRestart,
     /// Move a pending sleep later, to a given time, in two tasks
     TimerReset,
     /// The same, but the clock is read for each move
@@ -106,6 +109,7 @@ pub(crate) fn run<P: Peer>(peer: &P, name: WorkloadName, plan: Plan) -> io::Resu
         WorkloadName::TimerChurn => timer_churn::run(peer, plan, 2),
         WorkloadName::TimerChurn100 => timer_churn::run(peer, plan, 100),
         WorkloadName::TimerChurn10m => timer_churn_10m::run(peer, plan),
+        WorkloadName::TimerRestart => return Ok(timer_restart::run(peer, plan)),
         WorkloadName::TimerReset => timer_reset::run(peer, plan),
         WorkloadName::TimerResetNow => timer_reset::run_now(peer, plan),
         WorkloadName::TimerReset160k => timer_reset_160k::run(peer, plan),
