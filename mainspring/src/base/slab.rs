@@ -4,21 +4,31 @@
 //! key finds nothing instead of the entry that came after. Generations are 32 bits a slot: a key would
 //! have to be kept over 4 billion uses of one slot to be taken for another.
 
-/// Where an entry is, and which use of that place is meant.
+/// Where an entry is, and which use of that place is meant: the index in the upper half, the generation in the
+/// lower. One word, for the kernel to carry, and because two halves that are written one after the other and
+/// read together cost more than arming a timer.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct Key {
-    pub(crate) index: u32,
-    pub(crate) generation: u32,
-}
+pub(crate) struct Key(u64);
 
 impl Key {
-    /// The key in one word, for the kernel to carry.
-    pub(crate) fn to_u64(self) -> u64 {
-        u64::from(self.index) << 32 | u64::from(self.generation)
+    pub(crate) const fn new(index: u32, generation: u32) -> Key {
+        Key((index as u64) << 32 | generation as u64)
     }
 
-    pub(crate) fn from_u64(word: u64) -> Key {
-        Key { index: (word >> 32) as u32, generation: word as u32 }
+    pub(crate) const fn index(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    const fn generation(self) -> u32 {
+        self.0 as u32
+    }
+
+    pub(crate) const fn to_u64(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) const fn from_u64(word: u64) -> Key {
+        Key(word)
     }
 }
 
@@ -58,30 +68,30 @@ impl<T> Slab<T> {
             let Slot::Vacant { next } = *slot else { unreachable!("an occupied slot in the vacant list") };
             self.vacant = next;
             *slot = Slot::Occupied(value);
-            return Key { index, generation: *generation };
+            return Key::new(index, *generation);
         }
         let index = u32::try_from(self.slots.len()).ok().filter(|&index| index != NONE).expect("a full slab");
         self.slots.push((0, Slot::Occupied(value)));
-        Key { index, generation: 0 }
+        Key::new(index, 0)
     }
 
     pub(crate) fn get(&self, key: Key) -> Option<&T> {
-        match self.slots.get(key.index as usize) {
-            Some((generation, Slot::Occupied(value))) if *generation == key.generation => Some(value),
+        match self.slots.get(key.index() as usize) {
+            Some((generation, Slot::Occupied(value))) if *generation == key.generation() => Some(value),
             _ => None,
         }
     }
 
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
-        match self.slots.get_mut(key.index as usize) {
-            Some((generation, Slot::Occupied(value))) if *generation == key.generation => Some(value),
+        match self.slots.get_mut(key.index() as usize) {
+            Some((generation, Slot::Occupied(value))) if *generation == key.generation() => Some(value),
             _ => None,
         }
     }
 
     pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
         self.get(key)?;
-        Some(self.remove_at(key.index))
+        Some(self.remove_at(key.index()))
     }
 
     /// The entry at `index`, whatever its generation.
@@ -142,7 +152,7 @@ mod tests {
         let old = slab.insert("old");
         assert_eq!(slab.remove(old), Some("old"));
         let new = slab.insert("new");
-        assert_eq!(new.index, old.index);
+        assert_eq!(new.index(), old.index());
         assert_eq!(slab.get(old), None);
         assert_eq!(slab.remove(old), None);
         assert_eq!(slab.get(new), Some(&"new"));
@@ -150,7 +160,8 @@ mod tests {
 
     #[test]
     fn a_key_survives_the_way_through_one_word() {
-        let key = Key { index: 0xdead_beef, generation: 0x0123_4567 };
+        let key = Key::new(0xdead_beef, 0x0123_4567);
+        assert_eq!((key.index(), key.generation()), (0xdead_beef, 0x0123_4567));
         assert_eq!(Key::from_u64(key.to_u64()), key);
     }
 

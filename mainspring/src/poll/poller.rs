@@ -166,7 +166,7 @@ impl Poller {
             }
             let key = table.sources.insert(None);
             let source = Arc::new(Source::new(key));
-            table.sources.at_mut(key.index).replace(Arc::clone(&source));
+            table.sources.at_mut(key.index()).replace(Arc::clone(&source));
             source
         };
         if let Err(error) = self.backend.add(fd, source.key().to_u64()) {

@@ -4,6 +4,7 @@
 use std::sync::{Arc, OnceLock};
 
 use super::{Builder, Runtime};
+use crate::sched::current::Token;
 use crate::sched::{Scheduler, current};
 
 /// The number of processors of the ambient runtime.
@@ -33,11 +34,11 @@ pub(crate) fn current_or_ambient() -> Arc<Scheduler> {
     current::scheduler().unwrap_or_else(|| Arc::clone(ambient().handle.scheduler()))
 }
 
-/// As [`current_or_ambient`], lent. `f` runs no user code and enters no runtime.
-pub(crate) fn with_current_or_ambient<R>(f: impl FnOnce(&Arc<Scheduler>) -> R) -> R {
-    current::with_scheduler(|scheduler| match scheduler {
-        Some(scheduler) => f(scheduler),
-        None => f(ambient().handle.scheduler()),
+/// As [`current_or_ambient`], lent, with this thread as a worker of it; see [`current::with`].
+pub(crate) fn with_current_or_ambient<R>(f: impl FnOnce(&Arc<Scheduler>, Option<Token>) -> R) -> R {
+    current::with(|scheduler, token| match scheduler {
+        Some(scheduler) => f(scheduler, token),
+        None => f(ambient().handle.scheduler(), None),
     })
 }
 

@@ -79,20 +79,23 @@ pub(crate) fn scheduler() -> Option<Arc<Scheduler>> {
 }
 
 /// Lends the scheduler that this thread works for, if any, without counting a reference, which all threads
-/// would share. `f` runs no user code and enters no runtime.
-pub(crate) fn with_scheduler<R>(f: impl FnOnce(Option<&Arc<Scheduler>>) -> R) -> R {
+/// would share; and this thread as a worker of it, if it is one. `f` runs no user code and enters no runtime.
+pub(crate) fn with<R>(f: impl FnOnce(Option<&Arc<Scheduler>>, Option<Token>) -> R) -> R {
     let mut f = Some(f);
-    let mut call = |scheduler: Option<&Arc<Scheduler>>| (f.take().expect("it is called once"))(scheduler);
-    match CURRENT.try_with(|current| call(current.scheduler.borrow().as_ref())) {
+    let mut call = |scheduler: Option<&Arc<Scheduler>>, token| {
+        let f = f.take().expect("it is called once");
+        f(scheduler, token)
+    };
+    match CURRENT.try_with(|current| call(current.scheduler.borrow().as_ref(), current.token.get())) {
         Ok(result) => result,
         // The thread is ending.
-        Err(_) => call(None),
+        Err(_) => call(None, None),
     }
 }
 
 /// The present, on the clock of the runtime that this thread works for, or on the machine's.
 pub(crate) fn now() -> Tick {
-    with_scheduler(|scheduler| match scheduler {
+    with(|scheduler, _| match scheduler {
         Some(scheduler) => scheduler.now(),
         None => Clock::Real.now(),
     })
@@ -100,7 +103,7 @@ pub(crate) fn now() -> Tick {
 
 /// As [`Clock::now_or_later`], on the clock of the runtime that this thread works for, or on the machine's.
 pub(crate) fn now_or_later() -> Tick {
-    with_scheduler(|scheduler| match scheduler {
+    with(|scheduler, _| match scheduler {
         Some(scheduler) => scheduler.now_or_later(),
         None => Clock::Real.now_or_later(),
     })

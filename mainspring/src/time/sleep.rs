@@ -111,13 +111,6 @@ impl Sleep {
         }
     }
 
-    fn now_or_later(&self) -> Tick {
-        match &self.armed {
-            Some(armed) => armed.processor.now_or_later(),
-            None => current::now_or_later(),
-        }
-    }
-
     /// Moves its end, also if it is over. A task that waits for it is woken at the new time, and may be
     /// woken at the old one as well, to wait on when it polls the sleep then. Moving it later costs a
     /// comparison and a store.
@@ -142,16 +135,18 @@ impl Sleep {
     }
 
     fn disarm(&mut self) {
-        if let Some(armed) = self.armed.take() {
+        // In place: to move what was just written, in other pieces than it was written in, takes longer than
+        // all the rest.
+        if let Some(armed) = &self.armed {
             drop_user_value(armed.processor.cancel_timer(armed.key));
+            self.armed = None;
         }
     }
 
-    /// Arms a timer on the runtime at hand, or on another one if that has shut down.
-    fn arm(&mut self, now: Tick, waker: &Waker) {
+    /// Arms a timer on the runtime at hand, or on another one if that has shut down. `now` is before the
+    /// deadline.
+    fn arm(&mut self, now: Tick, waker: &Waker, mut processor: Arc<Processor>) {
         let mut unarmed = waker.clone();
-        let at_hand = with_current_or_ambient(|scheduler| Arc::clone(scheduler.processor_for_timers()));
-        let mut processor = at_hand;
         loop {
             match processor.arm_timer(now, self.deadline, unarmed) {
                 Ok((key, earliest)) => {
@@ -161,8 +156,18 @@ impl Sleep {
                 }
                 Err(waker) => unarmed = waker,
             }
-            processor = Arc::clone(other_than_closing().processor_for_timers());
+            processor = Arc::clone(other_than_closing().processor_for_timers(None));
         }
+    }
+
+    /// The rest of a poll in which the sleep was found to be over.
+    fn end(&mut self, has_waited: bool, context: &Context<'_>) -> Poll<()> {
+        if !has_waited && !current::spend_budget() {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.disarm();
+        Poll::Ready(())
     }
 }
 
@@ -202,25 +207,33 @@ impl Future for Sleep {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let deadline = self.deadline;
-        let mut now = self.now_or_later();
-        if now >= deadline {
-            now = self.now();
-        }
         let has_waited = std::mem::replace(&mut self.has_waited, true);
-        if now >= deadline {
-            if !has_waited && !current::spend_budget() {
-                context.waker().wake_by_ref();
+        if let Some(armed) = &mut self.armed {
+            let Some(now) = before(deadline, || armed.processor.now_or_later(), || armed.processor.now())
+            else {
+                return self.end(has_waited, context);
+            };
+            if armed.renew(now, deadline, context.waker()) {
                 return Poll::Pending;
             }
             self.disarm();
-            return Poll::Ready(());
         }
-        if !self.armed.as_mut().is_some_and(|armed| armed.renew(now, deadline, context.waker())) {
-            self.disarm();
-            self.arm(now, context.waker());
-        }
+        let at_hand = with_current_or_ambient(|scheduler, token| {
+            let now = before(deadline, || scheduler.now_or_later(), || scheduler.now())?;
+            Some((now, Arc::clone(scheduler.processor_for_timers(token))))
+        });
+        let Some((now, processor)) = at_hand else {
+            return self.end(has_waited, context);
+        };
+        self.arm(now, context.waker(), processor);
         Poll::Pending
     }
+}
+
+/// The present, or some nanoseconds later, if it is before `deadline`. What is cheap is asked first, and the
+/// clock only if that does not know.
+fn before(deadline: Tick, now_or_later: impl FnOnce() -> Tick, now: impl FnOnce() -> Tick) -> Option<Tick> {
+    Some(now_or_later()).filter(|&now| now < deadline).or_else(|| Some(now()).filter(|&now| now < deadline))
 }
 
 impl Drop for Sleep {

@@ -133,7 +133,7 @@ impl Timers {
         self.wheel.follow(slot_of(now));
         let order = self.arm(at);
         let key = self.entries.insert(Entry { order, waker, link: Link::NONE });
-        self.file(key.index, order);
+        self.file(key.index(), order);
         (key, earliest(before, at))
     }
 
@@ -156,7 +156,7 @@ impl Timers {
             }
         } else if !self.wheel.move_earlier(link.home, at) {
             self.wheel.remove(&mut self.entries, link);
-            self.file(key.index, order);
+            self.file(key.index(), order);
         }
         Some(earliest(before, at))
     }
@@ -166,7 +166,7 @@ impl Timers {
     pub(crate) fn remove(&mut self, key: Key) -> Option<Waker> {
         let link = self.entries.get(key)?.link;
         self.unfile(link);
-        Some(self.entries.remove_at(key.index).waker)
+        Some(self.entries.remove_at(key.index()).waker)
     }
 
     /// Has a timer wake somebody else from now on, and returns the former waker.

@@ -171,7 +171,7 @@ fn a_removed_timer_is_gone_at_once_and_its_key_finds_nothing() {
     assert_eq!(timers.next(), tick(20));
     // Its slot goes to another one, which the stale key must not touch.
     let (key, _) = timers.insert(tick(0), tick(30), probes.waker());
-    assert_eq!(key.index, keys[0].index);
+    assert_eq!(key.index(), keys[0].index());
     assert!(timers.remove(keys[0]).is_none());
     assert_eq!(timers.reset(keys[0], tick(1)), None);
     assert_eq!(timers.deadline(keys[0]), None);

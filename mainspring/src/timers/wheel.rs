@@ -139,7 +139,7 @@ impl Wheel {
         if self.slots.is_empty() {
             self.slots.resize(LEVELS * SLOTS, Slot { first: NOBODY, earliest: Tick::NEVER });
         }
-        let home = self.home(at);
+        let (home, start) = self.place(at);
         let slot = &mut self.slots[usize::from(home.0)];
         let after = slot.first;
         slot.earliest = if after == NOBODY { at } else { slot.earliest.min(at) };
@@ -150,7 +150,7 @@ impl Wheel {
         } else {
             entries.at_mut(after).link.before = index;
         }
-        self.begins = self.begins.min(self.start(home));
+        self.begins = self.begins.min(start);
         self.earliest = self.earliest.min(at);
     }
 
@@ -275,14 +275,21 @@ impl Wheel {
 
     /// Where something that is due at `at` is filed.
     pub(super) fn home(&self, at: Tick) -> Home {
+        self.place(at).0
+    }
+
+    /// The slot that something due at `at` is filed in, and the slot of level 0 with which that begins.
+    fn place(&self, at: Tick) -> (Home, u64) {
         let slot = slot_of(at);
-        for level in 0..LEVELS - 1 {
-            let shift = RATIO_BITS * level as u32;
-            if (slot >> shift) - (self.position >> shift) < SLOTS as u64 {
-                return Home::in_wheel(level, slot >> shift);
+        let mut shift = 0;
+        for level in 0..LEVELS {
+            let number = slot >> shift;
+            if number - (self.position >> shift) < SLOTS as u64 || level == LEVELS - 1 {
+                return (Home::in_wheel(level, number), number << shift);
             }
+            shift += RATIO_BITS;
         }
-        Home::in_wheel(LEVELS - 1, slot >> (RATIO_BITS * (LEVELS as u32 - 1)))
+        unreachable!("the last level covers all of time")
     }
 
     /// Forgets everything.

@@ -105,7 +105,7 @@ fn events_for_a_place_that_is_used_again_are_squelched() {
     poller.deregister(&old, a.as_fd(), &mut wakers).unwrap();
     let (b, _peer) = pair();
     let new = poller.register(b.as_fd()).unwrap();
-    assert_eq!(new.key().index, old.key().index);
+    assert_eq!(new.key().index(), old.key().index());
     make_unready(&new, Write);
     assert_eq!(poller.deliver(&events, &mut wakers), 0);
     assert_eq!(new.attempt(Write).unwrap_err(), Refused::NotReady);

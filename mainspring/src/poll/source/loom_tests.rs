@@ -24,7 +24,7 @@ impl Wake for Unpark {
 }
 
 fn source() -> Arc<Source> {
-    Arc::new(Source::new(Key { index: 0, generation: 0 }))
+    Arc::new(Source::new(Key::new(0, 0)))
 }
 
 fn tick(n: u64) -> Tick {

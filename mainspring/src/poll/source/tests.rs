@@ -9,7 +9,7 @@ use super::Direction::{Read, Write};
 use super::*;
 
 fn source() -> Source {
-    Source::new(Key { index: 0, generation: 0 })
+    Source::new(Key::new(0, 0))
 }
 
 fn tick(n: u64) -> Tick {
@@ -257,7 +257,7 @@ fn d10_and_d12_close_beats_the_deadline_and_nothing_can_be_set_afterwards() {
     let timer_waker = Waiter::new();
     assert_eq!(waiter.poll(&source, Read), Poll::Pending);
     assert_eq!(set(&source, Read, 0, Some(10)).0, TimerAction::Arm(tick(10)));
-    let id = timers::Id { store: 3, key: Key { index: 1, generation: 2 } };
+    let id = timers::Id { store: 3, key: Key::new(1, 2) };
     *source.lock(Read).timer() = Some(id);
     *source.lock(Read).deadline_waker() = Some(timer_waker.waker());
     let (mut wakers, mut unused) = (Vec::new(), Vec::new());

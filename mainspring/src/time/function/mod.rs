@@ -257,7 +257,8 @@ impl Function {
 
     /// Makes a run pending, instead of the one that was; true if there was one.
     fn schedule_after(self: &Arc<Self>, duration: Duration) -> bool {
-        let now = self.scheduler.now();
+        // What takes no time is due now, and not some nanoseconds later.
+        let now = if duration.is_zero() { self.scheduler.now() } else { self.scheduler.now_or_later() };
         let at = now.saturating_add(duration);
         let waker = Waker::from(Arc::clone(self));
         let mut state = self.state.lock();
