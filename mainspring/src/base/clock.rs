@@ -72,12 +72,22 @@ impl Clock {
 
     /// A time not before the present, and seldom more than 50 ns after it, for less than half the price.
     ///
-    /// What is before it has *not* come for certain; what is not may have.
+    /// What is after it has *not* come for certain; what is not may have.
     pub(crate) fn now_or_later(&self) -> Tick {
         match self {
             Clock::Real => tsc::now_or_later(),
             Clock::Manual(clock) => clock.now(),
         }
+    }
+
+    /// The present, or a little later, if `deadline` has not come; `None` if it has. Reads the machine's clock only
+    /// if nothing cheaper can tell.
+    pub(crate) fn now_before(&self, deadline: Tick) -> Option<Tick> {
+        let mut now = self.now_or_later();
+        if now >= deadline && now.saturating_sub(tsc::LATER_MAX) < deadline {
+            now = self.now();
+        }
+        (now < deadline).then_some(now)
     }
 }
 
@@ -174,6 +184,22 @@ mod tests {
     fn the_ends_of_time_convert_without_a_panic() {
         assert!(to_std(Tick::NEVER) > std::time::Instant::now());
         assert!(to_std(Tick::from_nanos(0)) < std::time::Instant::now());
+    }
+
+    #[test]
+    fn a_deadline_has_come_exactly_when_the_clock_says_so() {
+        for after in (0..3_000).cycle().take(100_000).map(Duration::from_nanos) {
+            let deadline = system_now().saturating_add(after);
+            let before = system_now();
+            let found = Clock::Real.now_before(deadline);
+            assert!(found.is_some() || deadline <= system_now(), "early");
+            assert!(found.is_none() || before < deadline, "it had come");
+        }
+        let clock = ManualClock::new();
+        let (start, shared) = (clock.now(), Clock::Manual(Arc::clone(&clock)));
+        assert_eq!(shared.now_before(start), None);
+        let later = start.saturating_add(Duration::from_nanos(1));
+        assert_eq!(shared.now_before(later), Some(start));
     }
 
     #[test]

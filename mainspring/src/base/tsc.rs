@@ -20,6 +20,7 @@
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
+use std::time::Duration;
 
 use super::clock::{Tick, system_now};
 use super::primitive::plain::{AtomicU64, Ordering};
@@ -35,6 +36,9 @@ const FRACTION: u32 = 32;
 const TRIAL: u64 = 10_000_000;
 /// Most cycles between the two readings of an anchor; else the thread was interrupted between them.
 const TOGETHER: u64 = 1_000;
+/// The bound is not later than this, for counters faster than a gigahertz and with room for slower ones: the two
+/// readings of an anchor are a microsecond apart at most, and a window's margin is less than a tenth of one.
+pub(super) const LATER_MAX: Duration = Duration::from_micros(2);
 
 /// Nobody has looked whether the counter can be used.
 const UNKNOWN: u64 = 0;
@@ -152,7 +156,7 @@ fn counter() -> u64 {
 
 #[cfg(all(test, not(mainspring_loom)))]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     use super::*;
 

@@ -8,6 +8,7 @@ mod idle;
 pub(crate) mod loom_tests;
 pub(crate) mod metrics;
 mod monitor;
+mod pace;
 pub(crate) mod processor;
 mod search;
 mod shutdown;
@@ -30,6 +31,7 @@ use self::global::Global;
 use self::idle::{Claim, Claimed, Idle, Seat};
 use self::metrics::{Metrics, SharedCounters};
 use self::monitor::Monitor;
+use self::pace::Pace;
 use self::processor::{Place, Processor};
 use self::task::{Cell, Id, Joinable, Registration, Registry, Runnable, Schedule, TaskRef};
 use self::threads::{SpawnThread, Threads};
@@ -67,6 +69,7 @@ pub(crate) struct Scheduler {
     blocking: Blocking,
     threads: Threads,
     monitor: Monitor,
+    pace: Pace,
     panic_hook: Option<PanicHook>,
     counters: SharedCounters,
     /// OPEN, CLOSING or SWEPT; see [`shutdown`]. Written by who shuts down.
@@ -91,6 +94,7 @@ impl Scheduler {
             blocking: Blocking::new(parts.threads_max),
             threads: Threads::new(parts.spawner, parts.thread_name, parts.threads_max),
             monitor: Monitor::new(),
+            pace: Pace::default(),
             panic_hook: parts.panic_hook,
             counters: SharedCounters::default(),
             phase: AtomicU8::new(shutdown::OPEN),

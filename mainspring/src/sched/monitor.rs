@@ -121,7 +121,7 @@ impl Scheduler {
             }
             return;
         }
-        let next_timer = self.next_timer();
+        let next_timer = self.next_due();
         let overdue = next_timer.saturating_add(PERIOD) < self.now();
         let overslept = overdue && self.poller.sits_until().is_some_and(|until| until > next_timer);
         let taken = self.left_over();

@@ -46,6 +46,8 @@ pub(crate) struct Processor {
     /// Polls begun. Written under the core's lock; one that does not move while `next` is taken
     /// shows a worker that is stuck in a poll.
     polls: AtomicU64,
+    /// Until when no timer is fired, because they are dense. Written under the core's lock.
+    rest_until: AtomicU64,
     /// A copy of the core's `timers_closed`. Written under the core's lock.
     timers_closed: AtomicBool,
 }
@@ -98,6 +100,7 @@ impl Processor {
             queue_len: AtomicUsize::new(0),
             next_timer: AtomicU64::new(Tick::NEVER.as_nanos()),
             polls: AtomicU64::new(0),
+            rest_until: AtomicU64::new(0),
             timers_closed: AtomicBool::new(false),
         }
     }
@@ -106,8 +109,8 @@ impl Processor {
         self.clock.now()
     }
 
-    pub(crate) fn now_or_later(&self) -> Tick {
-        self.clock.now_or_later()
+    pub(crate) fn now_before(&self, deadline: Tick) -> Option<Tick> {
+        self.clock.now_before(deadline)
     }
 
     /// Its scheduler, unless that is gone.
@@ -131,9 +134,16 @@ impl Processor {
         self.queue_len.load(Ordering::Relaxed)
     }
 
+    /// A time no later than that of any timer here that this thread knows to have been armed.
     pub(crate) fn next_timer(&self) -> Tick {
-        // ordering: Relaxed, as for `queue_len`.
+        // ordering: Relaxed, as for `queue_len`. Whoever knows of a timer comes after the store that it led to.
         Tick::from_nanos(self.next_timer.load(Ordering::Relaxed))
+    }
+
+    /// When the earliest timer is to be fired: when it is due, but not while timers rest (`pace`).
+    pub(crate) fn next_due(&self) -> Tick {
+        // ordering: Relaxed, as for `queue_len`.
+        self.next_timer().max(Tick::from_nanos(self.rest_until.load(Ordering::Relaxed)))
     }
 
     pub(crate) fn polls(&self) -> u64 {
@@ -179,6 +189,12 @@ impl CoreGuard<'_> {
     pub(crate) fn publish_timers(&self) {
         // ordering: Relaxed, pairs with `Processor::next_timer`; see there.
         self.processor.next_timer.store(self.core.timers.next().as_nanos(), Ordering::Relaxed);
+    }
+
+    /// Lets no timer fire until then; `None` takes that back.
+    pub(crate) fn rest_timers(&self, until: Option<Tick>) {
+        // ordering: Relaxed, pairs with `Processor::next_due`; see there.
+        self.processor.rest_until.store(until.map_or(0, Tick::as_nanos), Ordering::Relaxed);
     }
 
     pub(crate) fn timers_are_closed(&self) -> bool {

@@ -86,6 +86,11 @@ impl Scheduler {
         self.clock.now()
     }
 
+    /// See [`Clock::now_before`](crate::base::clock::Clock::now_before).
+    pub(crate) fn now_before(&self, deadline: Tick) -> Option<Tick> {
+        self.clock.now_before(deadline)
+    }
+
     /// See [`Clock::now_or_later`](crate::base::clock::Clock::now_or_later).
     pub(crate) fn now_or_later(&self) -> Tick {
         self.clock.now_or_later()
@@ -132,28 +137,28 @@ impl Scheduler {
         }
     }
 
-    /// The earliest timer of all processors.
-    pub(crate) fn next_timer(&self) -> Tick {
-        self.processors.iter().map(|processor| processor.next_timer()).min().unwrap_or(Tick::NEVER)
+    /// When the earliest timer of all processors is to be fired.
+    pub(crate) fn next_due(&self) -> Tick {
+        self.processors.iter().map(|processor| processor.next_due()).min().unwrap_or(Tick::NEVER)
     }
 
-    /// The earliest timer of all processors, for who is about to sleep until then: timers that were moved
-    /// later are re-filed first, which is cheaper than waking up for nothing.
-    pub(crate) fn settle_next_timer(&self) -> Tick {
-        let first = self.processors.iter().min_by_key(|processor| processor.next_timer());
-        if let Some(processor) = first.filter(|processor| processor.next_timer() != Tick::NEVER) {
+    /// When the earliest timer of all processors is to be fired, for who is about to sleep until then: timers that
+    /// were moved later are re-filed first, which is cheaper than waking up for nothing.
+    pub(crate) fn settle_next_due(&self) -> Tick {
+        let first = self.processors.iter().min_by_key(|processor| processor.next_due());
+        if let Some(processor) = first.filter(|processor| processor.next_due() != Tick::NEVER) {
             let mut core = processor.lock();
             core.timers.settle(SETTLE_MAX);
             core.publish_timers();
         }
-        self.next_timer()
+        self.next_due()
     }
 
     /// Takes due timers of one processor, at most [`FIRE_MAX`], for the caller to wake; true if there are
     /// more. Looks at the clock and takes the lock only if something may be due.
     pub(crate) fn take_due(&self, processor: usize, due: &mut Vec<Due>) -> bool {
         let processor = &self.processors[processor];
-        let next = processor.next_timer();
+        let next = processor.next_due();
         if next == Tick::NEVER || next > self.now_or_later() {
             return false;
         }
@@ -166,6 +171,9 @@ impl Scheduler {
         core.publish_timers();
         core.counters.timers_fired += due.len() as u64;
         if let Some(first) = due.first() {
+            // What is cut off goes on at once: it is late already.
+            let rest = self.pace.rest_after(due.len(), now).filter(|_| !more);
+            core.rest_timers(rest);
             let late = u64::try_from(now.saturating_since(first.at).as_nanos()).unwrap_or(u64::MAX);
             core.counters.timer_lateness_ns_max = core.counters.timer_lateness_ns_max.max(late);
         }

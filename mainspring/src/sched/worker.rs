@@ -359,10 +359,10 @@ impl<'a> Worker<'a> {
     /// seat has left the lists before the turn ends, so that they hold one sitter at most.
     fn sit(&mut self, mut turn: Turn<'_>) {
         let scheduler = self.scheduler;
-        let until = scheduler.settle_next_timer();
+        let until = scheduler.settle_next_due();
         let announced = turn.announce(until); // S3, with the full barrier
         let now = if until == Tick::NEVER { None } else { Some(scheduler.now()) };
-        let is_over = scheduler.next_timer() < until || now.is_some_and(|now| until <= now);
+        let is_over = scheduler.next_due() < until || now.is_some_and(|now| until <= now);
         // S4. A claimer that came before the announcement has assigned a processor and interrupted
         // nobody. Work alone is no reason to stay awake while every processor is at work: whoever gives
         // one up looks after that.
@@ -389,7 +389,7 @@ impl<'a> Worker<'a> {
     /// Sleeps until somebody assigns a processor.
     fn park(&mut self) {
         let scheduler = self.scheduler;
-        let next_timer = scheduler.next_timer();
+        let next_timer = scheduler.next_due();
         let due = next_timer != Tick::NEVER && next_timer <= scheduler.now();
         if (due || scheduler.work_is_visible()) && self.leave(Leave::IfUseful) {
             return; // S4
