@@ -41,15 +41,15 @@ pub(super) struct Pace {
 impl Pace {
     /// Counts a batch that is fired now; until when that processor's timers rest, if they do.
     pub(super) fn rest_after(&self, batch: usize, now: Tick) -> Option<Tick> {
-        // ordering: Relaxed, here and below: a statistic.
+        // ordering: Relaxed, a statistic, as all of these.
         let fired = self.fired.fetch_add(batch as u64, Ordering::Relaxed) + batch as u64;
         let since = Tick::from_nanos(self.since.load(Ordering::Relaxed));
         let window = now.saturating_since(since);
         if window >= WINDOW {
             let count = fired.saturating_sub(self.fired_then.swap(fired, Ordering::Relaxed));
+            let dense = u128::from(count) * 1_000_000_000 >= u128::from(DENSE) * window.as_nanos();
             // ordering: Relaxed, as above.
             self.since.store(now.as_nanos(), Ordering::Relaxed);
-            let dense = u128::from(count) * 1_000_000_000 >= u128::from(DENSE) * window.as_nanos();
             self.dense.store(u64::from(dense), Ordering::Relaxed);
         }
         // ordering: Relaxed, as above.
