@@ -46,6 +46,7 @@ impl Pace {
         let since = Tick::from_nanos(self.since.load(Ordering::Relaxed));
         let window = now.saturating_since(since);
         if window >= WINDOW {
+            // ordering: Relaxed, as above.
             let count = fired.saturating_sub(self.fired_then.swap(fired, Ordering::Relaxed));
             let dense = u128::from(count) * 1_000_000_000 >= u128::from(DENSE) * window.as_nanos();
             // ordering: Relaxed, as above.
