@@ -216,23 +216,18 @@ impl Timers {
         while left > 0 {
             left -= 1;
             self.wheel.look();
-            match self.heap.first() {
-                Some(first) if first.order.at <= self.wheel.earliest() => {
-                    if !self.file_anew_if_moved(first.index) {
-                        return true;
-                    }
+            let first = self.heap.first().filter(|first| first.order.at <= self.wheel.earliest());
+            if let Some(first) = first {
+                if !self.file_anew_if_moved(first.index) {
+                    return true;
                 }
-                _ => {
-                    let Some(home) = self.wheel.earliest_home() else { return true };
-                    let before = self.wheel.earliest();
-                    if !self.settle_slot(home, &mut left) {
-                        return false;
-                    }
-                    self.wheel.look();
-                    if self.wheel.earliest() == before {
-                        return true;
-                    }
-                }
+                continue;
+            }
+            let Some(home) = self.wheel.earliest_home() else { return true };
+            match self.settle_slot(home, &mut left) {
+                Some(earliest) if earliest == self.wheel.earliest() => return true,
+                Some(_) => {}
+                None => return false,
             }
         }
         false
@@ -305,17 +300,14 @@ impl Timers {
         self.entries.remove_at(index)
     }
 
-    /// Files anew what has been moved out of a slot, and corrects its earliest time. False if it has
+    /// Files anew what has been moved out of a slot, corrects its earliest time and returns it. `None` if it has
     /// more entries than are `left` to be looked at.
-    fn settle_slot(&mut self, home: Home, left: &mut usize) -> bool {
+    fn settle_slot(&mut self, home: Home, left: &mut usize) -> Option<Tick> {
         let mut earliest = Tick::NEVER;
         let mut index = self.wheel.first_in(home);
         while index != NOBODY {
             let Entry { order, link, .. } = *self.entries.at_mut(index);
-            if *left == 0 {
-                return false;
-            }
-            *left -= 1;
+            *left = left.checked_sub(1)?;
             if self.wheel.home(order.at) == home {
                 earliest = earliest.min(order.at);
             } else {
@@ -325,7 +317,7 @@ impl Timers {
             index = link.after;
         }
         self.wheel.correct(home, earliest);
-        true
+        Some(earliest)
     }
 }
 

@@ -130,6 +130,9 @@ impl Wheel {
         }
         if self.begins > target {
             self.position = target + 1;
+            // A slot that is open still is empty, or it would begin before. Its place on the ring may be another
+            // slot's from now on.
+            self.open = None;
         }
     }
 
@@ -252,7 +255,7 @@ impl Wheel {
                 self.begins = start;
                 found = Some(first);
             }
-            self.earliest = self.earliest.min(self.slots[usize::from(first.0)].earliest);
+            self.earliest = self.earliest.min(self.earliest_in(first));
         }
         found
     }
@@ -260,7 +263,12 @@ impl Wheel {
     /// The slot that has the earliest time, as far as the slots know.
     pub(super) fn earliest_home(&self) -> Option<Home> {
         let firsts = (0..LEVELS).filter_map(|level| self.first_of(level));
-        firsts.min_by_key(|first| self.slots[usize::from(first.0)].earliest)
+        firsts.min_by_key(|&first| self.earliest_in(first))
+    }
+
+    /// A time not after that of any entry of a slot that is occupied.
+    pub(super) fn earliest_in(&self, home: Home) -> Tick {
+        self.slots[usize::from(home.0)].earliest
     }
 
     /// The first entry of a slot's list.
