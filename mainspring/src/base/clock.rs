@@ -70,7 +70,7 @@ impl Clock {
         }
     }
 
-    /// A time not before the present, and seldom more than 50 ns after it, for less than half the price.
+    /// A time not before the present, and seldom more than a microsecond after it, for half the price.
     ///
     /// What is after it has *not* come for certain; what is not may have.
     pub(crate) fn now_or_later(&self) -> Tick {
@@ -81,10 +81,10 @@ impl Clock {
     }
 
     /// The present, or a little later, if `deadline` has not come; `None` if it has. Reads the machine's clock only
-    /// if nothing cheaper can tell.
+    /// if the bound does not tell.
     pub(crate) fn now_before(&self, deadline: Tick) -> Option<Tick> {
         let mut now = self.now_or_later();
-        if now >= deadline && now.saturating_sub(tsc::LATER_MAX) < deadline {
+        if now >= deadline {
             now = self.now();
         }
         (now < deadline).then_some(now)

@@ -2,21 +2,33 @@
 //!
 //! Reading the system's clock costs 23 ns on the machine where this was measured, which is a third of what
 //! arming and cancelling a timer takes; reading the counter costs 9. Most readings need not be exact. Whoever computes
-//! the end of a duration may take a time that is some nanoseconds too late, and whoever asks whether a time has
-//! come learns from an upper bound that it has *not*. So nothing is early, and the system's clock still
-//! decides what has come.
+//! the end of a duration may take a time that is a little too late, and whoever asks whether a time has
+//! come learns from an upper bound that it has *not*. That it has is for the system's clock alone to say.
 //!
 //! A thread keeps an *anchor*: the counter, and the system's clock read right after that. For
-//! [`WINDOW`] cycles, some 25 us, the present is at most the anchor's time and what the counter has advanced
-//! since, at a rate that is taken [`MARGIN`] too fast. That is more than the system's clock may be slewed (500
-//! parts in a million) and than the rate's own error; it comes to 25 ns at the end of the window. Then the clock is
-//! read again. A counter that jumps leaves the window, and one that disagrees with the clock is given up for good.
+//! [`WINDOW`] cycles, some 6 us, the present is at most the anchor's time and what the counter has advanced
+//! since, at a rate that is taken by an eighth too fast: so far, at most, may a clock be slewed that is being set right
+//! (Linux allows a tenth). Then the clock is read again. The price is a bound that is late by 0.8 us at
+//! the end of a window, a few hundredths of what waking up takes.
 //!
 //! The counter is used only if the kernel itself takes its time from it, which it does only after it has
-//! found it synchronous on all processors. Elsewhere the answer is the system's clock.
+//! found it synchronous on all processors. Elsewhere, and as long as the rate is not known, the answer is the
+//! system's clock. Whenever the clock is read again, it is compared with the bound for the same moment; a counter that
+//! does not fit is given up for good.
 //!
-//! Invariant: `RATE` is what it says or a mark; it is no part of any protocol, and a value that is a little
-//! old is as good.
+//! # How the rate becomes known
+//!
+//! ```text
+//! UNKNOWN ── begin: one thread ──▶ STARTING ── its first pair is stored ──▶ ON_TRIAL ── 10 ms later ──▶ the rate
+//!    │                                                                         │                          │
+//!    └── the kernel does not trust the counter ──▶ UNUSABLE ◀── implausible ───┴──────── does not fit ────┘
+//! ```
+//!
+//! A *pair* is the counter and the clock, read so close to one another that nothing can have come between. Only the thread
+//! that made STARTING of UNKNOWN stores the first one, and nobody reads it before ON_TRIAL.
+//!
+//! Invariant: a rate is an eighth faster than the counter was during its trial, to a ten-thousandth. It takes no part in
+//! any protocol, and one that was read a little earlier is as good.
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
@@ -26,113 +38,152 @@ use super::clock::{Tick, system_now};
 use super::primitive::plain::{AtomicU64, Ordering};
 
 /// How long an anchor holds, in cycles.
-const WINDOW: u64 = 1 << 16;
-/// By which part of itself the rate is too fast, as a power of two: a thousandth.
-const MARGIN: u32 = 10;
+const WINDOW: u64 = 1 << 14;
+/// By which part of itself the rate is too fast, as a power of two.
+const MARGIN: u32 = 3;
 /// The fraction of `RATE`, in bits.
 const FRACTION: u32 = 32;
-/// How long the counter is compared with the clock before the rate counts as known, in nanoseconds. The two
-/// readings at each end are less than half a microsecond apart, so it is off by 50 parts in a million at most.
-const TRIAL: u64 = 10_000_000;
-/// Most cycles between the two readings of an anchor; else the thread was interrupted between them.
+/// How long the counter is compared with the clock before the rate counts as known.
+const TRIAL: Duration = Duration::from_millis(10);
+/// How far a processor may have run ahead when it reads the counter, in nanoseconds: past a load that waits for what
+/// another one has just written, at a time that this one has read before. The clock has a fence against it, which
+/// would cost 14 ns at each reading here; a bound that is as much later as such a load takes costs nothing.
+const AHEAD: u64 = 100;
+/// Most cycles between two readings of the counter with one of the clock in between; else the thread was interrupted,
+/// and they are no pair.
 const TOGETHER: u64 = 1_000;
-/// The bound is not later than this, for counters faster than a gigahertz and with room for slower ones: the two
-/// readings of an anchor are a microsecond apart at most, and a window's margin is less than a tenth of one.
-pub(super) const LATER_MAX: Duration = Duration::from_micros(2);
 
 /// Nobody has looked whether the counter can be used.
 const UNKNOWN: u64 = 0;
-/// It is being compared with the clock.
-const ON_TRIAL: u64 = 1;
+/// A thread looks, and takes the first pair.
+const STARTING: u64 = 1;
+/// The first pair is there.
+const ON_TRIAL: u64 = 2;
 /// It cannot be used.
 const UNUSABLE: u64 = u64::MAX;
 
 /// Nanoseconds a cycle in fixed point, or one of the marks.
 static RATE: AtomicU64 = AtomicU64::new(UNKNOWN);
-/// The anchor with which the trial began. Written once, before `RATE` says so.
+/// The pair with which the trial began: the counter. Written in STARTING, read from ON_TRIAL on.
 static TRIAL_CYCLES: AtomicU64 = AtomicU64::new(0);
-/// As above.
+/// And the clock.
 static TRIAL_NANOS: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
-    /// The counter and the clock, in nanoseconds; a counter of 0 for none.
-    static ANCHOR: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
+    /// The last pair of this thread; a counter of 0 for none.
+    static ANCHOR: Cell<Pair> = const { Cell::new(Pair { cycles: 0, nanos: 0, gap: 0 }) };
 }
 
-/// A time not before the present, and seldom more than 50 ns after it.
+/// The counter, and then the clock.
+#[derive(Clone, Copy)]
+struct Pair {
+    cycles: u64,
+    nanos: u64,
+    /// How many cycles after the first reading the second one was over.
+    gap: u64,
+}
+
+impl Pair {
+    /// The clock is read in any case; there is no pair if the thread was interrupted meanwhile.
+    fn take() -> (Tick, Option<Pair>) {
+        let cycles = counter();
+        let now = system_now();
+        let gap = counter().wrapping_sub(cycles);
+        (now, (gap < TOGETHER).then_some(Pair { cycles, nanos: now.as_nanos(), gap }))
+    }
+
+    /// The bound for a moment that is `passed` cycles after the first reading.
+    fn bound(&self, passed: u64, rate: u64) -> u64 {
+        // A window or few times 2^34: it fits.
+        self.nanos + AHEAD + ((passed * rate) >> FRACTION)
+    }
+}
+
+/// A time not before the present, and seldom more than a microsecond after it.
 #[inline]
 pub(crate) fn now_or_later() -> Tick {
     // ordering: Relaxed, no part of any protocol.
     let rate = RATE.load(Ordering::Relaxed);
-    if rate == UNUSABLE || rate == UNKNOWN && !begin_trial() {
+    if rate == UNUSABLE || rate == UNKNOWN && !begin() {
         return system_now();
     }
-    let (cycles, nanos) = ANCHOR.try_with(Cell::get).unwrap_or_default();
-    let passed = counter().wrapping_sub(cycles);
-    if passed < WINDOW && rate > ON_TRIAL {
-        // At most 2^16 times 2^42: it fits for all counters faster than a megahertz.
-        return Tick::from_nanos(nanos + 1 + ((passed * rate) >> FRACTION));
+    let anchor = ANCHOR.try_with(Cell::get).unwrap_or(Pair { cycles: 0, nanos: 0, gap: 0 });
+    let passed = counter().wrapping_sub(anchor.cycles);
+    if passed < WINDOW && rate > ON_TRIAL && anchor.cycles != 0 {
+        return Tick::from_nanos(anchor.bound(passed, rate));
     }
-    anchor(rate)
+    renew_anchor(rate)
 }
 
-/// Reads the clock, and makes it the thread's anchor.
+/// Reads the clock, makes it the thread's anchor, and sees whether the counter fits it.
 #[cold]
-fn anchor(rate: u64) -> Tick {
-    let (before, now) = (counter(), system_now());
-    if counter().wrapping_sub(before) > TOGETHER {
-        return now;
-    }
-    let nanos = now.as_nanos();
-    let former = ANCHOR.try_with(|anchor| anchor.replace((before, nanos))).unwrap_or_default();
-    if rate > ON_TRIAL {
-        let passed = before.wrapping_sub(former.0);
-        // Not much longer than a window, so that the product fits.
-        if passed < 16 * WINDOW && former.1 + ((passed * rate) >> FRACTION) + TOGETHER < nanos {
-            // ordering: Relaxed, as in `now_or_later`.
-            RATE.store(UNUSABLE, Ordering::Relaxed);
+fn renew_anchor(rate: u64) -> Tick {
+    let (now, pair) = Pair::take();
+    let Some(pair) = pair else { return now };
+    let former = ANCHOR.try_with(|anchor| anchor.replace(pair)).ok().filter(|former| former.cycles != 0);
+    match rate {
+        STARTING => {}
+        ON_TRIAL => end_trial(&pair),
+        _ => {
+            // Within few windows, so that all fits, and no process was stopped meanwhile.
+            let passed = pair.cycles.wrapping_sub(former.map_or(0, |former| former.cycles));
+            if let Some(former) = former.filter(|_| passed < 16 * WINDOW)
+                && !fits(&former, &pair, passed, rate)
+            {
+                // ordering: Relaxed, as in `now_or_later`.
+                RATE.store(UNUSABLE, Ordering::Relaxed);
+            }
         }
-    } else {
-        end_trial(before, nanos);
     }
     now
 }
 
-/// Looks whether the counter can be used, and notes where the trial begins; false if it cannot.
+/// Whether the clock, `passed` cycles after `former`, is where the counter says, up to the margin.
+fn fits(former: &Pair, pair: &Pair, passed: u64, rate: u64) -> bool {
+    // The clock was read after `passed` and at most `gap` cycles later.
+    let latest = former.bound(passed + pair.gap, rate);
+    // As much too slow as the rate is too fast, and what lay between the readings of the former pair.
+    let slow = rate - (rate >> (MARGIN - 1));
+    let earliest = former.nanos + ((passed.saturating_sub(former.gap) * slow) >> FRACTION);
+    (earliest..=latest).contains(&pair.nanos)
+}
+
+/// Looks whether the counter can be used, and if so begins its trial; false if it cannot, or somebody else has begun.
 #[cold]
-fn begin_trial() -> bool {
-    let mut mark = UNUSABLE;
-    if is_trusted() {
-        mark = ON_TRIAL;
-        // ordering: Relaxed, the store of `RATE` publishes both.
-        TRIAL_CYCLES.store(counter(), Ordering::Relaxed);
-        TRIAL_NANOS.store(system_now().as_nanos(), Ordering::Relaxed);
+fn begin() -> bool {
+    // ordering: Relaxed, it decides which thread stores the first pair, and that one publishes it below.
+    if RATE.compare_exchange(UNKNOWN, STARTING, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+        return false;
     }
-    // ordering: Release, pairs with `end_trial`. Several threads may begin at once. Whichever readings hold, the
-    // clock was read after the counter, and a rate that is spoilt is found out by `anchor`.
-    RATE.store(mark, Ordering::Release);
-    mark == ON_TRIAL
+    let pair = is_trusted().then(|| (0..100).find_map(|_| Pair::take().1)).flatten();
+    if let Some(pair) = pair {
+        // ordering: Relaxed, the store of `RATE` publishes both.
+        TRIAL_CYCLES.store(pair.cycles, Ordering::Relaxed);
+        TRIAL_NANOS.store(pair.nanos, Ordering::Relaxed);
+    }
+    // ordering: Release, pairs with `end_trial`.
+    RATE.store(if pair.is_some() { ON_TRIAL } else { UNUSABLE }, Ordering::Release);
+    pair.is_some()
 }
 
 /// Computes the rate once the trial has been long enough.
-fn end_trial(cycles: u64, nanos: u64) {
-    // ordering: Acquire, pairs with `begin_trial`.
+fn end_trial(pair: &Pair) {
+    // ordering: Acquire, pairs with `begin`.
     if RATE.load(Ordering::Acquire) != ON_TRIAL {
         return;
     }
     // ordering: Relaxed, this and the next were published by `RATE`.
-    let cycles = cycles.wrapping_sub(TRIAL_CYCLES.load(Ordering::Relaxed));
-    let nanos = nanos.saturating_sub(TRIAL_NANOS.load(Ordering::Relaxed));
-    if nanos < TRIAL {
+    let cycles = pair.cycles.wrapping_sub(TRIAL_CYCLES.load(Ordering::Relaxed));
+    let nanos = pair.nanos.saturating_sub(TRIAL_NANOS.load(Ordering::Relaxed));
+    if u128::from(nanos) < TRIAL.as_nanos() {
         return;
     }
     let exact = (u128::from(nanos) << FRACTION) / u128::from(cycles.max(1));
-    let rate = exact + (exact >> MARGIN);
-    // From a hundred kilohertz to a hundred gigahertz; anything else is no counter of cycles.
-    let rate =
-        u64::try_from(rate).ok().filter(|rate| (1 << (FRACTION - 7)..1 << (FRACTION + 10)).contains(rate));
-    // ordering: Relaxed, as in `now_or_later`.
-    RATE.store(rate.unwrap_or(UNUSABLE), Ordering::Relaxed);
+    let rate = u64::try_from(exact + (exact >> MARGIN)).unwrap_or(UNUSABLE);
+    // From half a gigahertz to a hundred; anything else is no counter of cycles, or too slow for the window.
+    let is_plausible = (1 << (FRACTION - 7)..=1 << (FRACTION + 1)).contains(&rate);
+    // ordering: Relaxed, as in `now_or_later`. Of several threads that are here at once each has a rate that is good.
+    RATE.store(if is_plausible { rate } else { UNUSABLE }, Ordering::Relaxed);
 }
 
 /// Whether the kernel takes its own time from the counter.
@@ -143,9 +194,8 @@ fn is_trusted() -> bool {
 
 #[cfg(target_arch = "x86_64")]
 fn counter() -> u64 {
-    // SAFETY: the instruction must exist and be allowed. Every processor of this architecture has it, and a
-    // kernel that takes its time from it (`is_trusted` has asked) reads it in the program itself, so that a
-    // program to which it is forbidden could not read the clock either.
+    // SAFETY: the instruction must exist: every processor of this architecture has it. It touches no memory. (A
+    // program that asked the kernel to forbid it is ended by a signal.)
     unsafe { std::arch::x86_64::_rdtsc() }
 }
 
@@ -181,7 +231,7 @@ mod tests {
                 assert!(before <= bound, "{before:?} was before, and {bound:?} is the bound");
                 let after = system_now();
                 // Unless the thread was interrupted in between.
-                together += u32::from(bound <= after.saturating_add(Duration::from_nanos(100)));
+                together += u32::from(bound <= after.saturating_add(Duration::from_micros(1)));
                 if n % 1_000 == 0 {
                     std::thread::yield_now();
                 }
@@ -205,6 +255,21 @@ mod tests {
             std::thread::sleep(Duration::from_millis(1));
             let before = system_now();
             assert!(before <= now_or_later());
+        }
+    }
+
+    #[test]
+    fn a_counter_that_is_slewed_by_a_tenth_fits_and_one_that_jumps_does_not() {
+        // Half a nanosecond a cycle.
+        let rate = (1_u64 << 31) + (1 << (31 - MARGIN));
+        let former = Pair { cycles: 1_000, nanos: 5_000, gap: 40 };
+        let at = |nanos| Pair { cycles: 1_000 + WINDOW, nanos, gap: 40 };
+        let window = WINDOW / 2;
+        for nanos in [window, window * 11 / 10, window * 9 / 10] {
+            assert!(fits(&former, &at(5_000 + nanos), WINDOW, rate), "{nanos}");
+        }
+        for nanos in [0, window * 7 / 10, window * 13 / 10, 2 * window] {
+            assert!(!fits(&former, &at(5_000 + nanos), WINDOW, rate), "{nanos}");
         }
     }
 }

@@ -5,7 +5,7 @@
 //! and only then the thief's own core is locked.
 
 use super::processor::End;
-use super::worker::Worker;
+use super::worker::{Fired, Worker};
 
 /// Turns of a spin loop before a `next` slot counts as stuck: some microseconds, in which a worker
 /// that is between two polls would have come for it. Picked by feel; Go sleeps 3 us here.
@@ -36,7 +36,7 @@ impl Worker<'_> {
             }
         }
         for victim in others() {
-            if self.fire(victim) {
+            if self.fire(victim) != Fired::Nothing {
                 return true;
             }
         }

@@ -38,7 +38,8 @@ pub(crate) struct Worker<'a> {
     /// The task that was woken while it ran: it goes to the back of the queue.
     again: Option<TaskRef>,
     steps: u32,
-    /// How many tasks have their turn before more is fired of what was too much for one batch.
+    /// How many tasks have their turn before more is fired of what was too much for one batch of this processor.
+    /// Meanwhile only others that search fire what is due here.
     turns_before_firing: usize,
     pub(super) rng: Rng,
     /// Buffers that are empty between steps.
@@ -56,6 +57,17 @@ pub(crate) enum Step {
     Sleep,
     /// The runtime has shut down and nothing is left.
     Exit,
+}
+
+/// What came of firing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Fired {
+    /// Nothing was due.
+    Nothing,
+    /// All that was due.
+    All,
+    /// A batch; more is due, or has to be filed anew before that is known.
+    AndMore,
 }
 
 enum Next {
@@ -105,12 +117,13 @@ impl<'a> Worker<'a> {
             return self.step_without_processor();
         };
         self.steps = self.steps.wrapping_add(1);
-        match self.turns_before_firing.checked_sub(1) {
-            Some(left) => self.turns_before_firing = left,
-            None => {
-                self.fire(index);
-            }
-        }
+        let others_turns = self.turns_before_firing > 0;
+        let fired = if others_turns {
+            self.turns_before_firing -= 1;
+            Fired::Nothing
+        } else {
+            self.fire(index)
+        };
         if self.steps.is_multiple_of(LOOK_AROUND_INTERVAL) {
             self.look_around(index);
         }
@@ -123,7 +136,11 @@ impl<'a> Worker<'a> {
                 self.lose_processor();
                 Step::Ran
             }
-            Next::Empty if std::mem::take(&mut self.turns_before_firing) > 0 => Step::Ran,
+            // There is more to fire, and nobody whose turn it is before that.
+            Next::Empty if others_turns || fired == Fired::AndMore => {
+                self.turns_before_firing = 0;
+                Step::Ran
+            }
             Next::Empty => self.look_further(index),
         }
     }
@@ -134,7 +151,7 @@ impl<'a> Worker<'a> {
         let scheduler = self.scheduler;
         if scheduler.may_exit() {
             Step::Exit
-        } else if (0..scheduler.processors.len()).any(|index| self.fire(index)) {
+        } else if (0..scheduler.processors.len()).any(|index| self.fire(index) != Fired::Nothing) {
             Step::Ran
         } else {
             Step::Sleep
@@ -154,6 +171,7 @@ impl<'a> Worker<'a> {
         let former = self.scheduler.processors[index].lock().owner.replace(self.seat.id);
         debug_assert_eq!(former, None, "an idle processor has an owner");
         self.processor = Some(index);
+        self.turns_before_firing = 0;
         self.set_token(Place::Back);
         self.scheduler.monitor.wake_if_asleep();
     }
@@ -163,25 +181,26 @@ impl<'a> Worker<'a> {
         current::set_token(self.processor.map(|processor| current::Token { worker, processor, place }));
     }
 
-    /// Wakes what is due on a processor, its own or another's. True if anything was.
+    /// Wakes what is due on a processor, its own or another's.
     ///
     /// If there is more than one batch of it, what was woken has its turn before the next batch is. Else
     /// a hundred thousand timers of one instant would all be in the queue before a task that was ready before.
-    pub(super) fn fire(&mut self, index: usize) -> bool {
+    pub(super) fn fire(&mut self, index: usize) -> Fired {
         let more = self.scheduler.take_due(index, &mut self.due);
-        if self.due.is_empty() {
-            return false;
-        }
         if more && self.processor == Some(index) {
             self.turns_before_firing = self.due.len();
         }
-        self.end_search_with_work();
-        self.seat.toggle_activity();
-        for due in self.due.drain(..) {
-            wake(due.waker);
+        if !self.due.is_empty() {
+            self.end_search_with_work();
+            self.seat.toggle_activity();
+            for due in self.due.drain(..) {
+                wake(due.waker);
+            }
+            self.seat.toggle_activity();
+        } else if !more {
+            return Fired::Nothing;
         }
-        self.seat.toggle_activity();
-        true
+        if more { Fired::AndMore } else { Fired::All }
     }
 
     fn wake_all(&mut self) {

@@ -21,6 +21,9 @@ use crate::sched::processor::Processor;
 use crate::sched::task::drop_user_value;
 use crate::timers::Key;
 
+/// How long before a timer's time a poll makes sure that it is still there. Much more than what clocks differ by.
+const NEAR: Duration = Duration::from_micros(100);
+
 /// Waits until `duration` has passed.
 ///
 /// It works anywhere, also on other executors. A zero duration is ready at the first poll,
@@ -190,8 +193,10 @@ impl Armed {
         if self.processor.timers_are_closed() {
             return false;
         }
-        // If its time has come, it has fired, or is just about to, for a deadline that was moved later.
-        if self.at <= now && !self.move_to(deadline) {
+        // If its time has come, it has fired, or is just about to, for a deadline that was moved later. The store
+        // is asked already somewhat before that: then no error of the time, however it came about, makes a sleep
+        // wait for a timer that has fired.
+        if self.at <= now.saturating_add(NEAR) && !self.move_to(deadline) {
             return false;
         }
         let id = WakerId::of(waker);

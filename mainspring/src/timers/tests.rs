@@ -241,7 +241,9 @@ fn a_slot_that_was_left_open_and_empty_is_not_taken_for_the_one_that_comes_round
         let keys = [at, at + 1].map(|at| timers.insert(tick(ring), tick(at), probes.waker()).0);
         // The batch ends with the last entry of the slot; then both are removed.
         assert!(!timers.take_due(tick(at - 1), keys.len(), &mut Vec::new()));
-        keys.map(|key| drop(timers.remove(key).expect("a pending timer")));
+        for key in keys {
+            drop(timers.remove(key).expect("a pending timer"));
+        }
         // Nothing was due for long; then one that falls into the same place, and one that is due soon.
         let now = at + 100 * width;
         let _ = timers.insert(tick(now), tick(at + ring), probes.waker());
