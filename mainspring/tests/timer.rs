@@ -228,6 +228,27 @@ fn a_function_that_blocks_delays_no_other_timer_beside_a_second_processor() {
 }
 
 #[test]
+fn a_timer_that_comes_due_while_a_function_blocks_is_not_left_to_the_monitor() {
+    let (_watchdog, runtime) = watched(2);
+    let mut all = Vec::new();
+    for _ in 0..21 {
+        let (ran, blocked) = channel();
+        let (sender, late) = channel();
+        let task = runtime.spawn(async move {
+            let due = Instant::now() + 3 * MILLI;
+            // The first keeps the worker that waited for it, until the second has run.
+            after_func(MILLI, move || sender.send(blocked.recv().unwrap()).unwrap());
+            after_func(3 * MILLI, move || ran.send(due.elapsed()).unwrap());
+        });
+        runtime.block_on(task).unwrap();
+        all.push(late.recv().unwrap());
+    }
+    // The monitor would come after ten to twenty milliseconds, nearly each time.
+    all.sort_unstable();
+    assert!(all[10] < 5 * MILLI, "{all:?} late");
+}
+
+#[test]
 fn functions_are_dropped_with_their_runtime_and_nothing_is_pending_afterwards() {
     let (_watchdog, runtime) = watched(2);
     let dropped = Count::new();

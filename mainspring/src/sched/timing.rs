@@ -137,6 +137,14 @@ impl Scheduler {
         }
     }
 
+    /// A timer function is about to run, which may take any time. Sees that somebody waits for the timers that come
+    /// due meanwhile, if a processor is idle: the worker that runs it may be the one that sat in the poller.
+    pub(crate) fn attend_timers(self: &Arc<Self>) {
+        if self.next_due() != Tick::NEVER && !self.poller.is_attended() && self.idle.wants_worker() {
+            self.wake_one();
+        }
+    }
+
     /// When the earliest timer of all processors is to be fired.
     pub(crate) fn next_due(&self) -> Tick {
         self.processors.iter().map(|processor| processor.next_due()).min().unwrap_or(Tick::NEVER)

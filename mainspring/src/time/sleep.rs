@@ -51,9 +51,9 @@ pub fn sleep(duration: Duration) -> Sleep {
     sleep_until(after(duration))
 }
 
-/// The time `duration` from now, or some nanoseconds later, for less than the price of reading the clock.
+/// The time `duration` from now, or a little later, for less than the price of reading the clock.
 pub(super) fn after(duration: Duration) -> Instant {
-    // What takes no time is over now, and not some nanoseconds later.
+    // What takes no time is over now, and not a little later.
     let now = if duration.is_zero() { current::now() } else { current::now_or_later() };
     Instant::from_tick(now.saturating_add(duration))
 }

@@ -257,7 +257,7 @@ impl Function {
 
     /// Makes a run pending, instead of the one that was; true if there was one.
     fn schedule_after(self: &Arc<Self>, duration: Duration) -> bool {
-        // What takes no time is due now, and not some nanoseconds later.
+        // What takes no time is due now, and not a little later.
         let now = if duration.is_zero() { self.scheduler.now() } else { self.scheduler.now_or_later() };
         let at = now.saturating_add(duration);
         let waker = Waker::from(Arc::clone(self));
@@ -391,6 +391,7 @@ impl Runnable for Function {
         // ordering: AcqRel, pairs with `wake`: what is woken from now on queues it again.
         self.queued.swap(false, Ordering::AcqRel);
         if let Some(action) = self.claim() {
+            self.scheduler.attend_timers();
             self.call(action);
         }
         // The last reference drops the user's function.
