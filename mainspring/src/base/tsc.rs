@@ -16,6 +16,9 @@
 //! system's clock. Whenever the clock is read again, it is compared with the bound for the same moment; a counter that
 //! does not fit is given up for good.
 //!
+//! Not through a crate: those that read the counter (quanta, minstant) calibrate it once and give an estimate of the
+//! time. This needs a bound that holds, and no more than one instruction.
+//!
 //! # How the rate becomes known
 //!
 //! ```text
