@@ -169,13 +169,17 @@ fn beside_a_function_that_moves_its_own_timer_to_now_for_ever() {
             let (end, ended) = oneshot::channel();
             let (mut timer, mut end) = (None, Some(end));
             let first = every(Duration::from_nanos(1), move || {
+                if end.is_none() {
+                    return;
+                }
                 // It waits for its own timer, if need be, while the task goes on to send it.
-                let timer = timer.get_or_insert_with(|| own.recv().unwrap());
+                let own = timer.get_or_insert_with(|| own.recv().unwrap());
                 if busy.goes_on() {
-                    timer.reset(Duration::from_nanos(1));
-                } else if let Some(end) = end.take() {
-                    timer.stop();
-                    end.send(()).unwrap();
+                    own.reset(Duration::from_nanos(1));
+                } else {
+                    // What it owns keeps it as long as it keeps that.
+                    timer.take().unwrap().stop();
+                    end.take().unwrap().send(()).unwrap();
                 }
             });
             sender.send(first.clone()).unwrap();
