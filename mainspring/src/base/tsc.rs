@@ -6,15 +6,19 @@
 //! come learns from an upper bound that it has *not*. That it has is for the system's clock alone to say.
 //!
 //! A thread keeps an *anchor*: the counter, and the system's clock read right after that. For
-//! [`WINDOW`] cycles, some 6 us, the present is at most the anchor's time and what the counter has advanced
-//! since, at a rate that is taken by an eighth too fast: so far, at most, may a clock be slewed that is being set right
-//! (Linux allows a tenth). Then the clock is read again. The price is a bound that is late by 0.8 us at
-//! the end of a window, a few hundredths of what waking up takes.
+//! [`WINDOW`] cycles, some 3 us, the present is at most the anchor's time and what the counter has advanced
+//! since, at a rate that is taken by a quarter too fast: so far, at most, may two rates of a clock be apart that is
+//! being set right (Linux allows a tenth in either direction). Then the clock is read again. The price is a bound that
+//! is late by 0.8 us at the end of a window, a few hundredths of what waking up takes.
 //!
-//! The counter is used only if the kernel itself takes its time from it, which it does only after it has
-//! found it synchronous on all processors. Elsewhere, and as long as the rate is not known, the answer is the
-//! system's clock. Whenever the clock is read again, it is compared with the bound for the same moment; a counter that
-//! does not fit is given up for good.
+//! The counter is used only if the kernel, when it is first asked, takes its own time from it, which it does only after
+//! it has found it synchronous on all processors. Elsewhere, and as long as the rate is not known, the answer is
+//! the system's clock. When a thread renews an anchor that is not old, it compares the clock with the bound for the same
+//! moment; a counter that does not fit is given up for good.
+//!
+//! What is left: the counter is not read in order with older loads. A processor that waits for another one's cache line
+//! may run ahead and read it before a clock reading that it then learns of. The bound is [`AHEAD`] later than it would
+//! have to be, which is what such a load commonly takes; a longer one makes a duration as much shorter as it was late.
 //!
 //! Not through a crate: those that read the counter (quanta, minstant) calibrate it once and give an estimate of the
 //! time. This needs a bound that holds, and no more than one instruction.
@@ -22,16 +26,20 @@
 //! # How the rate becomes known
 //!
 //! ```text
-//! UNKNOWN ── begin: one thread ──▶ STARTING ── its first pair is stored ──▶ ON_TRIAL ── 10 ms later ──▶ the rate
-//!    │                                                                         │                          │
-//!    └── the kernel does not trust the counter ──▶ UNUSABLE ◀── implausible ───┴──────── does not fit ────┘
+//!                                           ┌── took too long ──────────────────┐
+//!                                           ▼                                    │
+//! UNKNOWN ── begin: one thread ──▶ STARTING ── a first pair is stored ──▶ ON_TRIAL ── 10 ms later ──▶ the rate
+//!    │                                                                      │                          │
+//!    └── the kernel does not trust the counter ──▶ UNUSABLE ◀── implausible ┴──────── does not fit ────┘
 //! ```
 //!
 //! A *pair* is the counter and the clock, read so close to one another that nothing can have come between. Only the thread
-//! that made STARTING of UNKNOWN stores the first one, and nobody reads it before ON_TRIAL.
+//! that made STARTING stores a first one, and nobody reads it before ON_TRIAL. A trial that takes longer than
+//! it should, by the clock or by the counter, may have seen the machine asleep, in which the one stands still and the other
+//! may not: it begins anew.
 //!
-//! Invariant: a rate is an eighth faster than the counter was during its trial, to a ten-thousandth. It takes no part in
-//! any protocol, and one that was read a little earlier is as good.
+//! Invariant: a rate is a quarter faster than the counter was during its trial, to a few ten-thousandths. It takes no
+//! part in any protocol, and one that was read a little earlier is as good.
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
@@ -41,14 +49,18 @@ use super::clock::{Tick, system_now};
 use super::primitive::plain::{AtomicU64, Ordering};
 
 /// How long an anchor holds, in cycles.
-const WINDOW: u64 = 1 << 14;
+const WINDOW: u64 = 1 << 13;
 /// By which part of itself the rate is too fast, as a power of two.
-const MARGIN: u32 = 3;
+const MARGIN: u32 = 2;
 /// The fraction of `RATE`, in bits.
 const FRACTION: u32 = 32;
 /// How long the counter is compared with the clock before the rate counts as known.
 const TRIAL: Duration = Duration::from_millis(10);
-/// How far a processor may have run ahead when it reads the counter, in nanoseconds: past a load that waits for what
+/// And how long at most, by the clock; and by the counter, in cycles: some seconds.
+const TRIAL_MAX: Duration = Duration::from_secs(1);
+/// As above.
+const TRIAL_CYCLES_MAX: u64 = 1 << 34;
+/// How far a processor commonly runs ahead at most when it reads the counter, in nanoseconds: past a load that waits for what
 /// another one has just written, at a time that this one has read before. The clock has a fence against it, which
 /// would cost 14 ns at each reading here; a bound that is as much later as such a load takes costs nothing.
 const AHEAD: u64 = 100;
@@ -107,35 +119,40 @@ impl Pair {
 pub(crate) fn now_or_later() -> Tick {
     // ordering: Relaxed, no part of any protocol.
     let rate = RATE.load(Ordering::Relaxed);
-    if rate == UNUSABLE || rate == UNKNOWN && !begin() {
-        return system_now();
+    if rate > ON_TRIAL && rate != UNUSABLE {
+        let anchor = ANCHOR.try_with(Cell::get).unwrap_or(Pair { cycles: 0, nanos: 0, gap: 0 });
+        let passed = counter().wrapping_sub(anchor.cycles);
+        if passed < WINDOW && anchor.cycles != 0 {
+            return Tick::from_nanos(anchor.bound(passed, rate));
+        }
     }
-    let anchor = ANCHOR.try_with(Cell::get).unwrap_or(Pair { cycles: 0, nanos: 0, gap: 0 });
-    let passed = counter().wrapping_sub(anchor.cycles);
-    if passed < WINDOW && rate > ON_TRIAL && anchor.cycles != 0 {
-        return Tick::from_nanos(anchor.bound(passed, rate));
+    now_without_anchor(rate)
+}
+
+/// Reads the clock, and does what there is to do with the counter at that.
+#[cold]
+fn now_without_anchor(rate: u64) -> Tick {
+    match rate {
+        UNKNOWN => begin(),
+        STARTING | UNUSABLE => {}
+        _ => return renew_anchor(rate),
     }
-    renew_anchor(rate)
+    system_now()
 }
 
 /// Reads the clock, makes it the thread's anchor, and sees whether the counter fits it.
-#[cold]
 fn renew_anchor(rate: u64) -> Tick {
     let (now, pair) = Pair::take();
     let Some(pair) = pair else { return now };
     let former = ANCHOR.try_with(|anchor| anchor.replace(pair)).ok().filter(|former| former.cycles != 0);
-    match rate {
-        STARTING => {}
-        ON_TRIAL => end_trial(&pair),
-        _ => {
-            // Within few windows, so that all fits, and no process was stopped meanwhile.
-            let passed = pair.cycles.wrapping_sub(former.map_or(0, |former| former.cycles));
-            if let Some(former) = former.filter(|_| passed < 16 * WINDOW)
-                && !fits(&former, &pair, passed, rate)
-            {
-                // ordering: Relaxed, as in `now_or_later`.
-                RATE.store(UNUSABLE, Ordering::Relaxed);
-            }
+    if rate == ON_TRIAL {
+        end_trial(&pair);
+    } else if let Some(former) = former {
+        // Within few windows, so that all fits, and no process was stopped meanwhile.
+        let passed = pair.cycles.wrapping_sub(former.cycles);
+        if passed < 16 * WINDOW && !fits(&former, &pair, passed, rate) {
+            // ordering: Relaxed, as in `now_or_later`.
+            RATE.store(UNUSABLE, Ordering::Relaxed);
         }
     }
     now
@@ -145,20 +162,23 @@ fn renew_anchor(rate: u64) -> Tick {
 fn fits(former: &Pair, pair: &Pair, passed: u64, rate: u64) -> bool {
     // The clock was read after `passed` and at most `gap` cycles later.
     let latest = former.bound(passed + pair.gap, rate);
-    // As much too slow as the rate is too fast, and what lay between the readings of the former pair.
-    let slow = rate - (rate >> (MARGIN - 1));
+    // Five eighths of the rate are a fifth less than the counter was, and a bit; and without what lay between the
+    // readings of the former pair.
+    let slow = rate / 8 * 5;
     let earliest = former.nanos + ((passed.saturating_sub(former.gap) * slow) >> FRACTION);
     (earliest..=latest).contains(&pair.nanos)
 }
 
-/// Looks whether the counter can be used, and if so begins its trial; false if it cannot, or somebody else has begun.
-#[cold]
-fn begin() -> bool {
-    // ordering: Relaxed, it decides which thread stores the first pair, and that one publishes it below.
-    if RATE.compare_exchange(UNKNOWN, STARTING, Ordering::Relaxed, Ordering::Relaxed).is_err() {
-        return false;
+/// Looks whether the counter can be used, and if so begins its trial, unless another thread does.
+fn begin() {
+    // ordering: Relaxed, it decides which thread stores the first pair, and that one publishes it.
+    if RATE.compare_exchange(UNKNOWN, STARTING, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+        begin_trial(is_trusted().then(|| (0..100).find_map(|_| Pair::take().1)).flatten());
     }
-    let pair = is_trusted().then(|| (0..100).find_map(|_| Pair::take().1)).flatten();
+}
+
+/// Begins a trial, in STARTING. Without a pair the counter cannot be used.
+fn begin_trial(pair: Option<Pair>) {
     if let Some(pair) = pair {
         // ordering: Relaxed, the store of `RATE` publishes both.
         TRIAL_CYCLES.store(pair.cycles, Ordering::Relaxed);
@@ -166,27 +186,39 @@ fn begin() -> bool {
     }
     // ordering: Release, pairs with `end_trial`.
     RATE.store(if pair.is_some() { ON_TRIAL } else { UNUSABLE }, Ordering::Release);
-    pair.is_some()
 }
 
 /// Computes the rate once the trial has been long enough.
 fn end_trial(pair: &Pair) {
-    // ordering: Acquire, pairs with `begin`.
+    // ordering: Acquire, pairs with `begin_trial`.
     if RATE.load(Ordering::Acquire) != ON_TRIAL {
         return;
     }
     // ordering: Relaxed, this and the next were published by `RATE`.
     let cycles = pair.cycles.wrapping_sub(TRIAL_CYCLES.load(Ordering::Relaxed));
-    let nanos = pair.nanos.saturating_sub(TRIAL_NANOS.load(Ordering::Relaxed));
-    if u128::from(nanos) < TRIAL.as_nanos() {
+    let took = Duration::from_nanos(pair.nanos.saturating_sub(TRIAL_NANOS.load(Ordering::Relaxed)));
+    if took < TRIAL {
         return;
     }
-    let exact = (u128::from(nanos) << FRACTION) / u128::from(cycles.max(1));
-    let rate = u64::try_from(exact + (exact >> MARGIN)).unwrap_or(UNUSABLE);
-    // From half a gigahertz to a hundred; anything else is no counter of cycles, or too slow for the window.
-    let is_plausible = (1 << (FRACTION - 7)..=1 << (FRACTION + 1)).contains(&rate);
-    // ordering: Relaxed, as in `now_or_later`. Of several threads that are here at once each has a rate that is good.
-    RATE.store(if is_plausible { rate } else { UNUSABLE }, Ordering::Relaxed);
+    if took > TRIAL_MAX || cycles > TRIAL_CYCLES_MAX {
+        // ordering: Relaxed, as in `begin`.
+        if RATE.compare_exchange(ON_TRIAL, STARTING, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            begin_trial(Some(*pair));
+        }
+        return;
+    }
+    let rate = rate_of(cycles, took).unwrap_or(UNUSABLE);
+    // ordering: Relaxed, as in `now_or_later`. Of several threads that are here at once, the first one's counts.
+    let _ = RATE.compare_exchange(ON_TRIAL, rate, Ordering::Relaxed, Ordering::Relaxed);
+}
+
+/// The rate of a counter that has counted so many cycles, with the margin. `None` if it is no counter of cycles, or too
+/// slow for the window.
+fn rate_of(cycles: u64, took: Duration) -> Option<u64> {
+    let exact = (took.as_nanos() << FRACTION) / u128::from(cycles.max(1));
+    let rate = u64::try_from(exact + (exact >> MARGIN)).ok()?;
+    // From half a gigahertz to a hundred.
+    (1 << (FRACTION - 7)..=5 << (FRACTION - 1)).contains(&rate).then_some(rate)
 }
 
 /// Whether the kernel takes its own time from the counter.
@@ -262,17 +294,28 @@ mod tests {
     }
 
     #[test]
-    fn a_counter_that_is_slewed_by_a_tenth_fits_and_one_that_jumps_does_not() {
+    fn a_clock_that_is_slewed_by_a_tenth_fits_and_one_that_jumps_does_not() {
         // Half a nanosecond a cycle.
         let rate = (1_u64 << 31) + (1 << (31 - MARGIN));
         let former = Pair { cycles: 1_000, nanos: 5_000, gap: 40 };
         let at = |nanos| Pair { cycles: 1_000 + WINDOW, nanos, gap: 40 };
         let window = WINDOW / 2;
-        for nanos in [window, window * 11 / 10, window * 9 / 10] {
+        for nanos in [window, window * 12 / 10, window * 82 / 100] {
             assert!(fits(&former, &at(5_000 + nanos), WINDOW, rate), "{nanos}");
         }
-        for nanos in [0, window * 7 / 10, window * 13 / 10, 2 * window] {
+        for nanos in [0, window * 7 / 10, window * 14 / 10, 2 * window] {
             assert!(!fits(&former, &at(5_000 + nanos), WINDOW, rate), "{nanos}");
+        }
+    }
+
+    #[test]
+    fn a_rate_is_a_quarter_too_fast_and_what_is_no_counter_of_cycles_has_none() {
+        let took = Duration::from_millis(10);
+        // A gigahertz.
+        assert_eq!(rate_of(10_000_000, took), Some(5 << (FRACTION - 2)));
+        assert!(rate_of(5_000_000, took).is_some());
+        for cycles in [0, 1, 240_000, 4_900_000, 1 << 40] {
+            assert_eq!(rate_of(cycles, took), None, "{cycles}");
         }
     }
 }

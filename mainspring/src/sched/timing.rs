@@ -26,8 +26,7 @@ const SETTLE_MAX: usize = 16;
 
 /// The timers of one processor, each step under its lock.
 impl Processor {
-    /// Arms a timer that wakes `waker` at `at` or as soon as possible after it. `now` is the time, or a
-    /// little before.
+    /// Arms a timer that wakes `waker` at `at` or as soon as possible after it. `now` is the time, roughly.
     ///
     /// # Errors
     ///
@@ -139,6 +138,9 @@ impl Scheduler {
 
     /// A timer function is about to run, which may take any time. Sees that somebody waits for the timers that come
     /// due meanwhile, if a processor is idle: the worker that runs it may be the one that sat in the poller.
+    ///
+    /// Nothing is published here, so there is no barrier; a worker that is just going to sleep will sit there itself. One
+    /// that searches is relied upon to do so as well, and if it finds a long task instead, the monitor has to come.
     pub(crate) fn attend_timers(self: &Arc<Self>) {
         if self.next_due() != Tick::NEVER && !self.poller.is_attended() && self.idle.wants_worker() {
             self.wake_one();

@@ -136,12 +136,14 @@ impl<'a> Worker<'a> {
                 self.lose_processor();
                 Step::Ran
             }
-            // There is more to fire, and nobody whose turn it is before that.
-            Next::Empty if others_turns || fired == Fired::AndMore => {
-                self.turns_before_firing = 0;
-                Step::Ran
-            }
-            Next::Empty => self.look_further(index),
+            Next::Empty => match self.look_further(index) {
+                // There is more to fire, and nobody whose turn it is before that.
+                Step::Sleep if others_turns || fired == Fired::AndMore => {
+                    self.turns_before_firing = 0;
+                    Step::Ran
+                }
+                step => step,
+            },
         }
     }
 
@@ -183,8 +185,8 @@ impl<'a> Worker<'a> {
 
     /// Wakes what is due on a processor, its own or another's.
     ///
-    /// If there is more than one batch of it, what was woken has its turn before the next batch is. Else
-    /// a hundred thousand timers of one instant would all be in the queue before a task that was ready before.
+    /// If there is more than one batch of it, as many tasks have a turn before the next batch is woken. Else a
+    /// hundred thousand timers of one instant would all be in the queue before a task that was ready before.
     pub(super) fn fire(&mut self, index: usize) -> Fired {
         let more = self.scheduler.take_due(index, &mut self.due);
         if more && self.processor == Some(index) {

@@ -127,7 +127,7 @@ impl Timers {
         self.entries.get(key).map(|entry| &entry.waker)
     }
 
-    /// Arms a timer. A time that is over is due at once. `now` may be a little old.
+    /// Arms a timer. A time that is over is due at once. `now` is the time, roughly.
     pub(crate) fn insert(&mut self, now: Tick, at: Tick, waker: Waker) -> (Key, Earliest) {
         let before = self.next();
         self.wheel.follow(slot_of(now));
