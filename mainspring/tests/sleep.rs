@@ -16,7 +16,7 @@ use common::drops::Count;
 use common::foreign::foreign_block_on;
 use common::wakers::{Wakes, counting_waker};
 use common::{SOON, check, runtime, until, watched};
-use mainspring::runtime::Handle;
+use mainspring::runtime::{Handle, Runtime};
 use mainspring::spawn;
 use mainspring::task::{JoinSet, yield_now};
 use mainspring::time::{Duration, Elapsed, Instant, Sleep, sleep, sleep_until, timeout, timeout_at};
@@ -101,6 +101,44 @@ fn sleeps_of_one_instant_end_in_the_order_in_which_they_began() {
     });
     runtime.block_on(task).unwrap();
     assert_eq!(*order.lock().unwrap(), (0..50).collect::<Vec<_>>());
+}
+
+/// A waker that notes its number when it is woken.
+struct Notes(usize, Arc<Mutex<Vec<usize>>>);
+
+impl std::task::Wake for Notes {
+    fn wake(self: Arc<Self>) {
+        self.1.lock().unwrap().push(self.0);
+    }
+}
+
+#[test]
+fn a_sleep_that_is_polled_again_keeps_its_turn_among_those_of_its_instant() {
+    let (_watchdog, runtime) = watched(1);
+    // A round in which this thread was held up beyond the deadline says nothing.
+    while !keeps_its_turn(&runtime) {}
+}
+
+fn keeps_its_turn(runtime: &Runtime) -> bool {
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let wakers: Vec<_> = (0..3).map(|n| Waker::from(Arc::new(Notes(n, Arc::clone(&order))))).collect();
+    let in_time = runtime.block_on(async {
+        let deadline = Instant::now() + 20 * MILLI;
+        let mut naps: Vec<_> = (0..3).map(|_| sleep_until(deadline)).collect();
+        for (nap, waker) in naps.iter_mut().zip(&wakers) {
+            assert!(poll_with(nap, waker).is_pending());
+        }
+        // Again and again, until just before its time.
+        while Instant::now() + MILLI / 20 < deadline {
+            if poll_with(&mut naps[0], &wakers[0]).is_ready() {
+                return false;
+            }
+        }
+        until(|| order.lock().unwrap().len() == 3).await;
+        true
+    });
+    assert!(!in_time || *order.lock().unwrap() == [0, 1, 2], "{order:?}");
+    in_time
 }
 
 #[test]

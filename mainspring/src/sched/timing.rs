@@ -53,6 +53,11 @@ impl Processor {
         earliest
     }
 
+    /// Whether a timer is pending.
+    pub(crate) fn has_timer(&self, key: Key) -> bool {
+        self.lock().timers.contains(key)
+    }
+
     /// Takes a pending timer out; its waker is for the caller to drop with nothing held. `None` if it
     /// has fired or was cancelled.
     #[must_use]

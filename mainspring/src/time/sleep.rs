@@ -196,8 +196,13 @@ impl Armed {
         // If its time has come, it has fired, or is just about to, for a deadline that was moved later. The store
         // is asked already somewhat before that: then no error of the time, however it came about, makes a sleep
         // wait for a timer that has fired.
-        if self.at <= now.saturating_add(NEAR) && !self.move_to(deadline) {
-            return false;
+        if self.at <= now.saturating_add(NEAR) {
+            // Moved to where it is, it would lose its turn among those of the same instant.
+            let is_there =
+                if self.at == deadline { self.processor.has_timer(self.key) } else { self.move_to(deadline) };
+            if !is_there {
+                return false;
+            }
         }
         let id = WakerId::of(waker);
         if self.waker == id {

@@ -115,6 +115,11 @@ impl Timers {
         self.heap.first().map_or(self.wheel.earliest(), |first| first.order.at.min(self.wheel.earliest()))
     }
 
+    /// Whether a timer is pending: it was neither taken nor removed.
+    pub(crate) fn contains(&self, key: Key) -> bool {
+        self.entries.get(key).is_some()
+    }
+
     /// The true time of a timer, `None` if it was taken or removed.
     #[cfg(test)]
     pub(crate) fn deadline(&self, key: Key) -> Option<Tick> {
