@@ -479,6 +479,8 @@ fn a_periodic_function_that_was_late_is_in_phase_again() {
         let task = runtime.spawn(async {
             let (sender, receiver) = channel();
             let mut runs = 0;
+            // Before the timer: it must not look late by nearly a period where it is late by less than this.
+            let start = Instant::now();
             let timer = every(PERIOD, move || {
                 runs += 1;
                 let _ = sender.send(Instant::now());
@@ -487,7 +489,6 @@ fn a_periodic_function_that_was_late_is_in_phase_again() {
                     std::thread::sleep(3 * PERIOD / 2);
                 }
             });
-            let start = Instant::now();
             let runs: Vec<_> =
                 mainspring::spawn_blocking(move || receiver.iter().take(6).collect()).await.unwrap();
             timer.stop();
