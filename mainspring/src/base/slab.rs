@@ -6,7 +6,7 @@
 
 /// Where an entry is, and which use of that place is meant: the index in the upper half, the generation in the
 /// lower. One word, for the kernel to carry, and because two halves that are written one after the other and
-/// read together cost more than arming a timer.
+/// read together wait for the cache: some 4 ns each time.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Key(u64);
 

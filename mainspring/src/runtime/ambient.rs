@@ -36,10 +36,16 @@ pub(crate) fn current_or_ambient() -> Arc<Scheduler> {
 
 /// As [`current_or_ambient`], lent, with this thread as a worker of it; see [`current::with`].
 pub(crate) fn with_current_or_ambient<R>(f: impl FnOnce(&Arc<Scheduler>, Option<Token>) -> R) -> R {
-    current::with(|scheduler, token| match scheduler {
-        Some(scheduler) => f(scheduler, token),
-        None => f(ambient().handle.scheduler(), None),
-    })
+    let mut f = Some(f);
+    let mut call = |scheduler: &Arc<Scheduler>, token| {
+        let f = f.take().expect("it is called once");
+        f(scheduler, token)
+    };
+    match current::with(|scheduler, token| scheduler.map(|scheduler| call(scheduler, token))) {
+        Some(result) => result,
+        // Outside of the loan: a runtime that cannot start is ended at once, and that enters it.
+        None => call(ambient().handle.scheduler(), None),
+    }
 }
 
 /// A runtime to go on with when the thread's has shut down.

@@ -138,8 +138,7 @@ impl Sleep {
     }
 
     fn disarm(&mut self) {
-        // In place: to move what was just written, in other pieces than it was written in, takes longer than
-        // all the rest.
+        // In place: to move what was just written, in other pieces than it was written in, waits for the cache.
         if let Some(armed) = &self.armed {
             // As long as the timer is in the store, the earliest one is no later. That it is later says that the
             // timer has fired, which is how most sleeps end, and saves the lock.
