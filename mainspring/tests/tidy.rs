@@ -14,6 +14,7 @@ const FOLDERS: [&str; 4] = ["mainspring/src", "mainspring-macros/src", "examples
 /// The files that may contain `unsafe`, each with the reason why it must.
 const UNSAFE: &[(&str, &str)] = &[
     ("mainspring/src/base/park.rs", "its model writes a loom cell, to show that a token carries data"),
+    ("mainspring/src/base/thread_probe.rs", "reads the CPU clock of another thread"),
     ("mainspring/src/base/tsc.rs", "reads the time-stamp counter"),
     ("mainspring/src/net/tcp/traits.rs", "hands uninitialised buffers of tokio and hyper to the kernel"),
     ("mainspring/src/poll/epoll.rs", "epoll_pwait2 and epoll_wait write into a buffer of ours"),
