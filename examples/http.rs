@@ -508,7 +508,7 @@ fn exposition(runtime: &Metrics, counters: &Counters) -> String {
     let gauges = [
         ("mainspring_processors", "Processors: how many tasks can run at once.", runtime.processors),
         ("mainspring_processors_idle", "Processors that nobody holds.", runtime.idle_processors),
-        ("mainspring_workers", "Worker threads.", runtime.workers),
+        ("mainspring_threads", "Threads.", runtime.threads),
         ("mainspring_blocking_threads", "Threads of the blocking pool.", runtime.blocking_threads),
         ("mainspring_tasks", "Tasks that have not ended.", runtime.tasks_alive),
         ("mainspring_tasks_queued", "Tasks in run queues.", runtime.queued),

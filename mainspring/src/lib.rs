@@ -32,25 +32,38 @@
 //! * [`spawn`], [`task`]: tasks, their results, sets of them;
 //! * [`time`]: sleeping, timeouts, intervals, functions that run later, all to the nanosecond;
 //! * [`net`]: sockets with deadlines, which cost a store instead of a timer for each operation;
-//! * [`spawn_blocking`]: threads for code that blocks;
+//! * [`blocking`], [`spawn_blocking`]: code that blocks, in place or on a thread of its own;
 //! * [`compat`]: adapters for crates that bring their own traits;
 //! * [`runtime`]: building and ending runtimes, and their counters.
 //!
 //! For channels, mutexes and semaphores, use `tokio::sync`: it needs no tokio runtime.
 //!
+//! # Code that blocks
+//!
+//! A task that blocks its thread delays nobody: a monitor notices that the thread sleeps in the kernel, within about a
+//! millisecond (4 ms if that has not happened for 10 s), or that it has computed for 10 ms, and gives its processor, with every queued task and every timer, to
+//! another thread. Nothing has to be declared; [`blocking`] says it in advance, for some nanoseconds, and spares the
+//! doubt. [`runtime::Builder::handoff`] has the thresholds and the switch, and
+//! [`runtime::Builder::handoff_hook`] tells which tasks it was.
+//!
+//! What is not rescued is what waits within the same task: while one branch of a `join!` or a `select!` blocks, the
+//! others do not run, nor does the rest of a `block_on`. Use a task for each.
+//!
 //! # Features
 //!
 //! * `tokio-io`: tokio's `AsyncRead` and `AsyncWrite` on the sockets. It links tokio's traits, not its runtime.
 //! * `hyper`: hyper's `rt` traits on the sockets, and `compat::hyper`.
+//! * `tracing`: each hand-off of a processor is an event of level WARN with the target `mainspring::handoff` and the fields
+//!   of [`runtime::HandoffReport`].
 //!
 //! # Implementation
 //!
 //! A runtime has a fixed number of processors. Worker threads are started when there is work for
 //! them, the first one with the runtime; one of those that are idle waits in epoll, until the earliest timer
-//! of all processors, the others are parked. A monitor thread looks every 10 ms whether something was left
-//! undone, and sleeps for good while the runtime is idle: an idle program makes no wake-ups. Threads of
-//! the blocking pool are started as they are needed and end after 10 s without a job. The protocols are
-//! described beside the code; `ARCHITECTURE.md` in the repository has the map.
+//! of all processors, the others are parked. A monitor thread looks every millisecond whether a task blocks its thread
+//! or something was left undone, and sleeps for good while the runtime is idle: an idle program makes no wake-ups.
+//! The threads of the blocking pool are the workers' own; threads are started as they are needed and end after 10 s
+//! without use. The protocols are described beside the code; `ARCHITECTURE.md` in the repository has the map.
 //!
 //! # Platforms
 //!
@@ -149,7 +162,7 @@ where
 }
 
 /// Runs a function that may block on a thread of the blocking pool, which is started if none is idle. At
-/// most [`max_threads`](runtime::Builder::max_threads) run at once; what comes beyond waits its turn. If
+/// most [`max_threads`](runtime::Builder::max_threads), less one for each processor, run at once; what comes beyond waits its turn. If
 /// the operating system gives no thread, the threads that there are do the work.
 ///
 /// [`abort`](JoinHandle::abort) works as long as the function has not begun.
@@ -173,4 +186,26 @@ where
     R: Send + 'static,
 {
     runtime::Handle::current().spawn_blocking(f)
+}
+
+/// Runs a function that may block its thread, here and now, and says so to the runtime.
+///
+/// In a task it costs some nanoseconds, unless the function does block: then the thread's processor, with every
+/// queued task and every timer, goes to another thread without the doubt that undeclared blocking meets. The task
+/// goes on on its own thread. It works anywhere: nested, in `block_on`, in [`spawn_blocking`], in plain
+/// threads, where it just calls `f`.
+///
+/// What runs in the same task, the other branches of its `join!` or `select!`, waits for `f` to return.
+///
+/// # Examples
+///
+/// ```
+/// # mainspring::block_on(async {
+/// let name = mainspring::blocking(|| std::fs::read_to_string("/proc/sys/kernel/ostype"))?;
+/// assert_eq!(name, "Linux\n");
+/// # std::io::Result::Ok(()) }).unwrap();
+/// ```
+pub fn blocking<R>(f: impl FnOnce() -> R) -> R {
+    let _declared = sched::handoff::declare_blocking();
+    f()
 }

@@ -29,7 +29,7 @@ fn spawn_blocking_runs_beside_the_workers_and_gives_results_and_panics() {
 fn the_blocking_pool_is_bounded_and_what_waits_for_it_can_be_aborted() {
     let _watchdog = Watchdog::here();
     const BOUND: usize = 3;
-    let runtime = Builder::new().processors(1).max_threads(BOUND).build().unwrap();
+    let runtime = Builder::new().processors(1).max_threads(BOUND + 1).build().unwrap();
     let (running, most, dropped) = (Count::new(), Count::new(), Count::new());
     let (release, released) = sync_channel::<()>(0);
     let released = Arc::new(Mutex::new(released));

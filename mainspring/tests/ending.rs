@@ -37,7 +37,7 @@ fn dropped_in(name: &str, place: impl Fn(Handle, Box<dyn FnOnce() + Send>)) {
         let took = receiver.recv().expect("the runtime was not dropped by the place itself");
         assert!(took < LONG, "{took:?}");
         tally.assert_all_dropped();
-        wait_until(|| handle.metrics().workers == 0, || format!("a worker stays: {handle:#?}"));
+        wait_until(|| handle.metrics().threads == 0, || format!("a worker stays: {handle:#?}"));
     });
 }
 

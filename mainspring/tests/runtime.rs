@@ -22,7 +22,7 @@ fn sizes_that_make_no_sense_are_refused_with_a_clear_error() {
 #[test]
 fn a_runtime_starts_with_one_worker_and_starts_others_for_work() {
     let runtime = Builder::new().processors(2).build().unwrap();
-    assert_eq!(runtime.metrics().workers, 1);
+    assert_eq!(runtime.metrics().threads, 1);
     // Each waits for the other, on its thread: both run at once, or never end.
     let barrier = std::sync::Arc::new(std::sync::Barrier::new(2));
     let tasks = [(); 2].map(|()| {
@@ -31,7 +31,7 @@ fn a_runtime_starts_with_one_worker_and_starts_others_for_work() {
     });
     let leaders = tasks.map(|task| u32::from(runtime.block_on(task).unwrap()));
     assert_eq!(leaders.iter().sum::<u32>(), 1);
-    assert_eq!(runtime.metrics().workers, 2);
+    assert_eq!(runtime.metrics().threads, 2);
 }
 
 #[test]

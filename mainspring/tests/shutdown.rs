@@ -286,7 +286,7 @@ fn shutdown_says_in_time_how_many_workers_are_stuck() {
     let start = Instant::now();
     let error = runtime.shutdown(Duration::from_millis(200)).unwrap_err();
     let took = start.elapsed();
-    assert_eq!(error.workers, 2);
+    assert_eq!(error.threads, 2);
     assert!(took >= Duration::from_millis(200) && took < LONG, "{took:?}");
     assert_eq!(tally.alive(), 2, "their futures are in use");
     drop(shut);

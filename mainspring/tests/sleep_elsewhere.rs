@@ -351,7 +351,8 @@ fn a_waker_may_drop_the_sleeps_that_are_due_with_its_own() {
             until(|| list.lock().unwrap().is_empty()).await;
         }
         list.lock().unwrap().clear();
-        assert_eq!(timers_pending(), 0);
+        // The last of its clones may be dropped at this moment, on a worker, which arms a timer for a while.
+        until(|| timers_pending() == 0).await;
     });
 }
 

@@ -16,7 +16,7 @@ use common::foreign::foreign_block_on;
 use common::watchdog::Watchdog;
 use common::{check, eventually, watched};
 use mainspring::runtime::{Builder, Handle};
-use mainspring::task::{AbortHandle, JoinError, JoinHandle, yield_now};
+use mainspring::task::{AbortHandle, Builder as TaskBuilder, JoinError, JoinHandle, yield_now};
 use mainspring::time::{after_func, sleep};
 use mainspring::{spawn, spawn_blocking};
 
@@ -549,4 +549,52 @@ fn two_tasks_that_wake_each_other_do_not_keep_a_third_waiting() {
             }
         }))
         .unwrap();
+}
+
+#[test]
+fn a_name_and_the_place_of_spawning_are_in_the_debug_form_of_the_handles() {
+    check(|| async {
+        let handle = Handle::current();
+        let named = || TaskBuilder::new().name("sweeper");
+        let (line, handles) = (
+            line!() + 1,
+            [
+                named().spawn(async {}),
+                named().spawn_on(async {}, &handle),
+                named().spawn_blocking(|| {}),
+                named().spawn_blocking_on(|| {}, &handle),
+            ],
+        );
+        for (n, task) in (2..).zip(handles) {
+            let place = format!("spawned_at: {}:{}:", file!(), line + n - 1);
+            for form in [format!("{task:?}"), format!("{:?}", task.abort_handle())] {
+                assert!(form.contains(r#"name: "sweeper""#) && form.contains(&place), "{form}, {place}");
+            }
+            task.await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_task_without_a_name_shows_none() {
+    check(|| async {
+        for task in [spawn(async {}), TaskBuilder::new().spawn(async {})] {
+            let form = format!("{task:?}");
+            assert!(!form.contains("name") && form.contains("spawned_at"), "{form}");
+            task.await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_task_with_a_name_ends_as_any_other() {
+    check(|| async {
+        let task =
+            TaskBuilder::new().name(String::from("panics")).spawn(async { panic!("expected: on purpose") });
+        assert!(task.await.unwrap_err().is_panic());
+        let task = TaskBuilder::new().name(Arc::from("waits")).spawn(pending::<()>());
+        task.abort();
+        assert!(task.await.unwrap_err().is_cancelled());
+        assert_eq!(Handle::current().metrics().tasks_alive, 0);
+    });
 }

@@ -19,9 +19,9 @@ use super::primitive::{Mutex, MutexGuard};
 /// The order of all locks of the runtime, outer first.
 ///
 /// ```text
-/// Descriptors < Side < Function < Core        a side and a timer function arm timers under their lock
+/// Descriptors < Side < Function < Core < Seat  a side and a timer function arm timers under their lock
 /// Registry, Idle, Global, Blocking, Threads   leaves: nothing is taken under them but Parker
-/// Join, Events, Parker                        leaves
+/// Join, Wakers, Events, Parker                leaves
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u8)]
@@ -34,6 +34,8 @@ pub(crate) enum Rank {
     Function,
     /// A processor's data: run queue, timers, counters.
     Core,
+    /// What is to be reported when a worker comes back.
+    Seat,
     /// One shard of the list of live tasks.
     Registry,
     /// Which processors and workers are idle.
@@ -46,6 +48,8 @@ pub(crate) enum Rank {
     Threads,
     /// A task's output and who waits for it.
     Join,
+    /// Wakers that a worker is to call.
+    Wakers,
     /// The poller's spare buffer.
     Events,
     /// The lock below a condition variable of a [`Parker`](super::park::Parker).

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use crate::base::park::Parker;
 use crate::base::rank::assert_unlocked;
+use crate::sched::handoff::{declare_blocking, release_processor};
 use crate::sched::{Scheduler, current};
 
 struct Unpark(Parker);
@@ -21,22 +22,24 @@ impl Wake for Unpark {
     }
 }
 
-/// Polls `future` to its end. On a worker, whose processor would stand still meanwhile, the processor
-/// goes to another worker first.
+/// Polls `future` to its end. On a worker, whose processor would stand still meanwhile, the processor goes to
+/// another worker before the thread sleeps.
 pub(super) fn block_on<F: Future>(scheduler: &Arc<Scheduler>, future: F) -> F::Output {
     assert_unlocked("block on a future");
-    if let Some(current) = current::scheduler() {
-        current.release_for_blocking();
-    }
-    let _entered = current::enter(Arc::clone(scheduler));
+    let _declared = declare_blocking();
     let unpark = Arc::new(Unpark(Parker::new()));
     let waker = Waker::from(Arc::clone(&unpark));
     let mut context = Context::from_waker(&waker);
     let mut future = pin!(future);
+    let _entered = current::enter(Arc::clone(scheduler));
+    let mut has_processor = true;
     loop {
         current::refill_budget();
         if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
             return output;
+        }
+        if std::mem::take(&mut has_processor) {
+            release_processor();
         }
         unpark.0.park();
     }

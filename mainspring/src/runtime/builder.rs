@@ -5,8 +5,10 @@ use std::io;
 use std::num::NonZeroUsize;
 
 use super::Runtime;
+use crate::base::alarm::Alarm;
 use crate::base::clock::Clock;
 use crate::poll::poller::Poller;
+use crate::sched::handoff::{Handoff, HandoffHook, HandoffReport};
 use crate::sched::threads::OsThreads;
 use crate::sched::{PanicHook, Parts, Scheduler};
 
@@ -32,6 +34,8 @@ pub struct Builder {
     thread_name: String,
     seed: Option<u64>,
     panic_hook: Option<PanicHook>,
+    handoff: Handoff,
+    handoff_hook: Option<HandoffHook>,
 }
 
 impl std::fmt::Debug for Builder {
@@ -51,7 +55,7 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// The defaults: as many processors as the machine has to offer, at most 512 threads of each kind.
+    /// The defaults: as many processors as the machine has to offer, at most 512 threads.
     pub fn new() -> Builder {
         Builder {
             processors: None,
@@ -59,6 +63,8 @@ impl Builder {
             thread_name: "mainspring".to_owned(),
             seed: None,
             panic_hook: None,
+            handoff: Handoff::default(),
+            handoff_hook: None,
         }
     }
 
@@ -68,8 +74,13 @@ impl Builder {
         self
     }
 
-    /// Bound on the worker threads, and on the threads of the blocking pool. The default is 512 for
-    /// each. It is not lower than the number of processors.
+    /// Bound on the threads: those that run tasks, those that are blocked in one, and those that run functions of
+    /// [`spawn_blocking`](crate::spawn_blocking), which leave one for each processor. 512 by default, and at least one
+    /// more than there are processors. At the bound, or if the operating system gives no thread, blocked threads
+    /// keep their processors, and functions wait for one another. (The monitor's thread is not counted.)
+    ///
+    /// If all of them are blocked, in `block_on` or in functions, timers and sockets are looked after by the monitor, every
+    /// 10 ms, so that whoever waits for these is woken; a task has to wait for a thread.
     pub fn max_threads(mut self, count: usize) -> Builder {
         self.max_threads = count;
         self
@@ -95,12 +106,38 @@ impl Builder {
         self
     }
 
+    /// When the processor of a thread that is stuck in a task goes to another thread; [`Handoff::off`] for never.
+    pub fn handoff(mut self, handoff: Handoff) -> Builder {
+        self.handoff = handoff;
+        self
+    }
+
+    /// A function that is told of each hand-off: which task, spawned where, has blocked its thread, and for how long.
+    /// That finds the code that blocks. It is called on a worker, with nothing locked, once when the processor is
+    /// taken and once more, with the whole duration, when the poll has returned.
+    ///
+    /// With the feature `tracing` the same is told as events of the target `mainspring::handoff`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let runtime = mainspring::runtime::Builder::new()
+    ///     .handoff_hook(|report| eprintln!("{report}"))
+    ///     .build()?;
+    /// # drop(runtime);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn handoff_hook(mut self, hook: impl Fn(&HandoffReport) + Send + Sync + 'static) -> Builder {
+        self.handoff_hook = Some(Box::new(hook));
+        self
+    }
+
     /// Builds the runtime and starts its first threads: one worker and the monitor.
     ///
     /// # Errors
     ///
     /// `InvalidInput` for no processors or no threads, or a thread name with a zero byte. Otherwise what the
-    /// operating system says when it gives no thread, no epoll instance or no eventfd.
+    /// operating system says when it gives no thread, no epoll instance, no eventfd or no timerfd.
     pub fn build(self) -> io::Result<Runtime> {
         let invalid = |what: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, what.to_owned()));
         let processors = match self.processors {
@@ -117,13 +154,16 @@ impl Builder {
         }
         let scheduler = Scheduler::new(Parts {
             processors,
-            threads_max: self.max_threads.max(processors),
+            threads_max: self.max_threads.max(processors + 1),
             thread_name: self.thread_name,
             panic_hook: self.panic_hook,
+            handoff: self.handoff,
+            handoff_hook: self.handoff_hook,
             clock: Clock::Real,
             seed: self.seed.unwrap_or_else(random_seed),
             spawner: Box::new(OsThreads),
             poller: Poller::new()?,
+            alarm: Alarm::new()?,
         });
         scheduler.start()?;
         Ok(Runtime::new(scheduler))

@@ -18,6 +18,7 @@ pub(crate) use self::ambient::{current_or_ambient, other_than_closing, with_curr
 pub use self::builder::Builder;
 pub use self::handle::{Handle, TryCurrentError};
 use crate::sched::Scheduler;
+pub use crate::sched::handoff::{Handoff, HandoffCause, HandoffReport};
 pub use crate::sched::metrics::Metrics;
 use crate::sched::task::JoinHandle;
 
@@ -98,12 +99,12 @@ impl Runtime {
         self.handle.metrics()
     }
 
-    /// Ends the runtime as dropping it does, and waits for its workers for at most `timeout`, also
-    /// for those that are blocked in user code. Threads of the blocking pool are not waited for.
+    /// Ends the runtime as dropping it does, and waits for its threads for at most `timeout`, also for those that are
+    /// blocked in a task or run a function of [`spawn_blocking`](crate::spawn_blocking).
     ///
     /// # Errors
     ///
-    /// [`StillRunning`] if workers are still busy after `timeout`. They end when their user code returns.
+    /// [`StillRunning`] if threads are still busy after `timeout`. They end when their user code returns.
     ///
     /// # Examples
     ///
@@ -117,7 +118,7 @@ impl Runtime {
     pub fn shutdown(self, timeout: Duration) -> Result<(), StillRunning> {
         match self.handle.scheduler().shut_down(timeout) {
             0 => Ok(()),
-            workers => Err(StillRunning { workers }),
+            threads => Err(StillRunning { threads }),
         }
     }
 }
@@ -128,17 +129,17 @@ impl Drop for Runtime {
     }
 }
 
-/// A runtime was shut down and some of its workers are still in user code.
+/// A runtime was shut down and some of its threads are still in user code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct StillRunning {
-    /// How many workers still run.
-    pub workers: usize,
+    /// How many threads still run.
+    pub threads: usize,
 }
 
 impl fmt::Display for StillRunning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} workers are still blocked in user code", self.workers)
+        write!(f, "{} threads are still blocked in user code", self.threads)
     }
 }
 

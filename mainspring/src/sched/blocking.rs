@@ -1,35 +1,37 @@
-//! The blocking pool: threads for code that was declared to block, started as they are needed.
+//! The blocking pool: jobs that were declared to block, and how many threads may run them at a time.
 //!
-//! Knows nothing of processors. Jobs are tasks whose future calls the function in its one poll.
+//! The threads are those of the workers ([`super::threads`]): one that sleeps is woken for a job, or a new one is
+//! started. Jobs are tasks whose future calls the function in its one poll. Knows nothing of processors.
 //!
-//! Invariants: a job in the queue has a thread that will come for it: an idle one that was woken, one
-//! on its way, or all there may be, which look into the queue before they rest. When there is no
-//! thread at all and none can be had, the jobs go to the workers' global queue: late is better than
-//! never.
+//! Who queues a job takes a *ticket* for a thread that will come for it, as long as there are any; who has a ticket runs
+//! jobs until the queue is empty, and gives it back under the lock under which that is seen. So a job in the
+//! queue has a ticket that will come for it, unless no thread could be had for one. Then:
+//!
+//! * if no ticket is out at all, the jobs go to the workers' global queue: late is better than never;
+//! * otherwise those that run jobs will come, or a worker that is about to park (it looks after its barrier, and who could
+//!   not have a thread looks after his whether one has parked), or the monitor, which tries again every period: all of
+//!   these may be waiting for the very job.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
+use super::Scheduler;
 use super::task::TaskRef;
-use super::{Scheduler, current};
-use crate::base::primitive::Condvar;
-use crate::base::rank::{Rank, RankedGuard, RankedMutex};
-
-/// How long a thread waits for another job before it ends; as in tokio.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+use crate::base::primitive::atomic::{AtomicBool, Ordering};
+use crate::base::primitive::full_barrier;
+use crate::base::rank::{Rank, RankedMutex};
 
 pub(crate) struct Blocking {
     state: RankedMutex<State>,
-    /// Signalled once for each job that an idle thread is to take.
-    jobs: Condvar,
-    threads_max: usize,
+    /// Whether jobs wait although a ticket is to be had. Written under the lock.
+    wanting: AtomicBool,
+    tickets_max: usize,
 }
 
 struct State {
     queue: VecDeque<TaskRef>,
-    threads: usize,
-    idle: usize,
+    /// Tickets that are out.
+    tickets: usize,
     closed: bool,
 }
 
@@ -38,29 +40,35 @@ struct State {
 #[derive(Debug)]
 pub(crate) struct BlockingState {
     queued: usize,
-    threads: usize,
-    idle: usize,
+    tickets: usize,
     closed: bool,
 }
 
+enum Pushed {
+    Done,
+    Closed(TaskRef),
+    /// A ticket was taken: a thread is to be had for it.
+    WithTicket,
+}
+
 impl Blocking {
-    pub(crate) fn new(threads_max: usize) -> Blocking {
-        let state = State { queue: VecDeque::new(), threads: 0, idle: 0, closed: false };
-        Blocking { state: RankedMutex::new(Rank::Blocking, state), jobs: Condvar::new(), threads_max }
+    pub(crate) fn new(tickets_max: usize) -> Blocking {
+        let state = State { queue: VecDeque::new(), tickets: 0, closed: false };
+        Blocking {
+            state: RankedMutex::new(Rank::Blocking, state),
+            wanting: AtomicBool::new(false),
+            tickets_max,
+        }
     }
 
+    /// How many threads run jobs, or are on their way to.
     pub(crate) fn threads(&self) -> usize {
-        self.state.lock().threads
+        self.state.lock().tickets
     }
 
     pub(crate) fn state(&self) -> BlockingState {
         let state = self.state.lock();
-        BlockingState {
-            queued: state.queue.len(),
-            threads: state.threads,
-            idle: state.idle,
-            closed: state.closed,
-        }
+        BlockingState { queued: state.queue.len(), tickets: state.tickets, closed: state.closed }
     }
 
     /// Lets no job in any more and gives those that no thread has taken. Threads end after their job.
@@ -68,63 +76,71 @@ impl Blocking {
         let mut state = self.state.lock();
         state.closed = true;
         let jobs = std::mem::take(&mut state.queue);
-        drop(state);
-        self.jobs.notify_all();
+        self.publish(&state, false);
         jobs
     }
 
-    /// The next job for a thread of the pool; `None` when the thread is to end.
-    fn next(&self) -> Option<TaskRef> {
-        let mut state = self.state.lock();
-        loop {
-            if let Some(job) = state.queue.pop_front() {
-                return Some(job);
-            }
-            if state.closed {
-                break;
-            }
-            state.idle += 1;
-            let mut timed_out = false;
-            state = state.wait_with(|state| {
-                let (state, result) =
-                    self.jobs.wait_timeout(state, KEEP_ALIVE).unwrap_or_else(PoisonError::into_inner);
-                timed_out = result.timed_out();
-                state
-            });
-            state.idle -= 1;
-            if timed_out && state.queue.is_empty() {
-                break;
-            }
-        }
-        state.threads -= 1;
-        None
-    }
-
-    fn push(&self, job: TaskRef) -> Pushed<'_> {
+    fn push(&self, job: TaskRef) -> Pushed {
         let mut state = self.state.lock();
         if state.closed {
             drop(state);
             return Pushed::Closed(job);
         }
         state.queue.push_back(job);
-        if state.queue.len() <= state.idle {
-            drop(state);
-            self.jobs.notify_one();
-            Pushed::Done
-        } else if state.threads < self.threads_max {
-            state.threads += 1;
-            Pushed::NeedsThread(state)
-        } else {
-            Pushed::Done
+        if state.tickets == self.tickets_max {
+            return Pushed::Done;
+        }
+        state.tickets += 1;
+        self.publish(&state, self.wants_thread());
+        Pushed::WithTicket
+    }
+
+    /// The next job for the holder of a ticket; `None` takes the ticket back.
+    pub(super) fn next(&self) -> Option<TaskRef> {
+        let mut state = self.state.lock();
+        let job = state.queue.pop_front();
+        if job.is_none() {
+            state.tickets -= 1;
+        }
+        self.publish(&state, self.wants_thread());
+        job
+    }
+
+    /// No thread could be had for a ticket. The jobs are the caller's to queue elsewhere: all, if it was the only
+    /// ticket, and otherwise so many.
+    fn give_back(&self, some: usize) -> VecDeque<TaskRef> {
+        let mut state = self.state.lock();
+        state.tickets -= 1;
+        let len = state.queue.len();
+        let count = if state.tickets == 0 { len } else { some.min(len) };
+        let jobs = state.queue.drain(..count).collect();
+        self.publish(&state, true);
+        jobs
+    }
+
+    fn publish(&self, state: &State, wanting: bool) {
+        let wanting = wanting && !state.queue.is_empty() && state.tickets < self.tickets_max;
+        // ordering: Relaxed, decided by the barriers of `wants_thread`'s callers.
+        if self.wanting.load(Ordering::Relaxed) != wanting {
+            // ordering: Relaxed, as above.
+            self.wanting.store(wanting, Ordering::Relaxed);
         }
     }
-}
 
-enum Pushed<'a> {
-    Done,
-    Closed(TaskRef),
-    /// A thread has been counted and is to be started.
-    NeedsThread(RankedGuard<'a, State>),
+    /// Whether jobs wait for which no thread could be had. Of use after a barrier.
+    pub(super) fn wants_thread(&self) -> bool {
+        // ordering: Relaxed, decided by the barrier before it.
+        self.wanting.load(Ordering::Relaxed)
+    }
+
+    /// Takes a ticket for jobs that wait for one.
+    pub(super) fn take_ticket(&self) -> bool {
+        let mut state = self.state.lock();
+        let taken = !state.queue.is_empty() && state.tickets < self.tickets_max;
+        state.tickets += usize::from(taken);
+        self.publish(&state, self.wants_thread());
+        taken
+    }
 }
 
 impl Scheduler {
@@ -133,42 +149,49 @@ impl Scheduler {
         match self.blocking.push(job) {
             Pushed::Done => {}
             Pushed::Closed(job) => job.cancel(),
-            Pushed::NeedsThread(state) => {
-                drop(state);
-                let scheduler = Arc::clone(self);
-                if self.threads.spawn("blocking", move || scheduler.run_blocking_thread()).is_err() {
-                    self.counters.thread_failures.add_one();
-                    self.degrade_blocking();
-                }
-            }
+            Pushed::WithTicket => self.find_thread_for_jobs(),
         }
     }
 
-    /// A thread that was counted could not be had.
-    fn degrade_blocking(self: &Arc<Self>) {
-        let mut state = self.blocking.state.lock();
-        state.threads -= 1;
-        if state.threads > 0 {
+    /// Sees to a thread for a ticket that was taken.
+    fn find_thread_for_jobs(self: &Arc<Self>) {
+        if self.wake_for_jobs() || self.start_thread_for_jobs().is_ok() {
             return;
         }
-        let jobs = std::mem::take(&mut state.queue);
-        drop(state);
-        for job in jobs {
+        for job in self.blocking.give_back(0) {
+            self.schedule(job);
+        }
+        full_barrier();
+        let may_have_parked = self.blocking.wants_thread() && self.idle.sleepers() > 0;
+        if may_have_parked && self.blocking.take_ticket() && !self.wake_for_jobs() {
+            // Whoever parks from now on looks for himself.
+            for job in self.blocking.give_back(0) {
+                self.schedule(job);
+            }
+        }
+        if self.blocking.wants_thread() {
+            // It may be long until somebody parks.
+            self.monitor.wake_if_resting();
+        }
+    }
+
+    /// Tries again to find a thread for jobs that could not have one; for the monitor. Who runs jobs now may be waiting
+    /// for just these. So while no thread is to be had, one at a time goes to a processor that is idle.
+    pub(super) fn retry_jobs(self: &Arc<Self>) {
+        if !self.blocking.wants_thread() || !self.blocking.take_ticket() {
+            return;
+        }
+        if self.wake_for_jobs() || self.start_thread_for_jobs().is_ok() {
+            return;
+        }
+        for job in self.blocking.give_back(self.idle.processors().min(1)) {
             self.schedule(job);
         }
     }
 
-    fn run_blocking_thread(self: Arc<Self>) {
-        let _entered = current::enter(Arc::clone(&self));
-        while let Some(job) = self.blocking.next() {
-            if self.is_closing() {
-                job.cancel();
-            } else {
-                let mut job = Some(job);
-                while let Some(again) = job {
-                    job = again.run();
-                }
-            }
-        }
+    fn wake_for_jobs(&self) -> bool {
+        let Some(seat) = self.idle.claim_for_jobs() else { return false };
+        seat.parker.unpark();
+        true
     }
 }

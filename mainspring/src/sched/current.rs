@@ -3,11 +3,12 @@
 //! Invariant: the worker token is there only on a worker's own thread. It says which processor the
 //! worker held last; whether it still does is for the core's `owner` to say.
 
-use std::cell::{Cell, RefCell};
-use std::sync::Arc;
+use std::cell::{Cell, OnceCell, RefCell};
+use std::sync::{Arc, Weak};
 
 use super::Scheduler;
 use super::processor::{Place, WorkerId};
+use super::seat::Seat;
 use crate::base::clock::{Clock, Tick};
 use crate::base::primitive::plain;
 
@@ -21,16 +22,16 @@ const BUDGET: u32 = 128;
 pub(crate) struct Token {
     pub(crate) worker: WorkerId,
     pub(crate) processor: usize,
-    /// Where tasks go that are woken now: `Next` while a task is polled, `Back` while the worker wakes
-    /// what became due or ready, so that those run in their order.
+    /// Where tasks go that are woken now: `Next` while a task is polled, `Due` while the worker wakes what became due or
+    /// ready, so that those run in their order.
     pub(crate) place: Place,
 }
 
 struct Current {
     scheduler: RefCell<Option<Arc<Scheduler>>>,
     token: Cell<Option<Token>>,
-    /// The scheduler that this thread is a worker of; only compared.
-    worker_of: Cell<*const Scheduler>,
+    /// Whose worker this thread is, and its seat, whatever runtime it has entered since.
+    worker: OnceCell<(Weak<Scheduler>, Arc<Seat>)>,
     budget: Cell<u32>,
     /// A number of this thread's, to spread foreign threads over the processors; 0 until it is asked for.
     spread: Cell<usize>,
@@ -41,7 +42,7 @@ impl Current {
         Current {
             scheduler: RefCell::new(None),
             token: Cell::new(None),
-            worker_of: Cell::new(std::ptr::null()),
+            worker: OnceCell::new(),
             budget: Cell::new(BUDGET),
             spread: Cell::new(0),
         }
@@ -123,14 +124,27 @@ pub(crate) fn token(scheduler: &Scheduler) -> Option<Token> {
 }
 
 /// Marks this thread as a worker of `scheduler`, for the rest of its life.
-pub(crate) fn become_worker(scheduler: &Scheduler) {
-    let _ = CURRENT.try_with(|current| current.worker_of.set(scheduler));
+pub(crate) fn become_worker(scheduler: &Arc<Scheduler>, seat: &Arc<Seat>) {
+    let _ = CURRENT.try_with(|current| {
+        let first = current.worker.set((Arc::downgrade(scheduler), Arc::clone(seat)));
+        debug_assert!(first.is_ok(), "a thread is one worker only");
+    });
 }
 
-/// Whether this thread is a worker of `scheduler`, with a processor or without, whatever runtime it
-/// has entered since.
-pub(crate) fn is_worker_of(scheduler: &Scheduler) -> bool {
-    CURRENT.try_with(|current| std::ptr::eq(current.worker_of.get(), scheduler)).unwrap_or(false)
+/// Lends the seat of this thread, if it is a worker, of whatever runtime.
+pub(crate) fn with_seat<R>(f: impl FnOnce(&Arc<Seat>) -> R) -> Option<R> {
+    CURRENT.try_with(|current| current.worker.get().map(|(_, seat)| f(seat))).ok().flatten()
+}
+
+/// Whose worker this thread is, and its seat, whatever runtime it has entered since.
+pub(crate) fn worker() -> Option<(Arc<Scheduler>, Arc<Seat>)> {
+    CURRENT
+        .try_with(|current| {
+            let (scheduler, seat) = current.worker.get()?;
+            Some((scheduler.upgrade()?, Arc::clone(seat)))
+        })
+        .ok()
+        .flatten()
 }
 
 pub(crate) fn set_token(token: Option<Token>) {
@@ -172,8 +186,8 @@ pub(crate) fn refill_budget() {
     let _ = CURRENT.try_with(|current| current.budget.set(BUDGET));
 }
 
-/// Takes one operation out of the budget of the running task; false if nothing is left, and the task
-/// should yield.
+/// Takes one operation out of the budget of the running task; false if nothing is left, or if the monitor has asked
+/// for it, and the task should yield.
 pub(crate) fn spend_budget() -> bool {
     CURRENT
         .try_with(|current| {
@@ -183,6 +197,12 @@ pub(crate) fn spend_budget() -> bool {
             left > 0
         })
         .unwrap_or(true)
+        && !take_ask_to_yield()
+}
+
+/// Whether the monitor has asked the running task to yield; once for each time that it has.
+pub(crate) fn take_ask_to_yield() -> bool {
+    with_seat(|seat| seat.take_ask()).unwrap_or(false)
 }
 
 /// Gives back what [`spend_budget`] took for an operation that did nothing but wait. Else a task that

@@ -13,83 +13,9 @@
 
 use std::sync::Arc;
 
-use super::processor::WorkerId;
-use crate::base::park::Parker;
-use crate::base::primitive::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use super::seat::{Assigned, Seat};
+use crate::base::primitive::atomic::{AtomicUsize, Ordering};
 use crate::base::rank::{Rank, RankedMutex};
-
-/// A worker as others see it.
-#[derive(Debug)]
-pub(crate) struct Seat {
-    pub(crate) id: WorkerId,
-    pub(crate) parker: Parker,
-    /// The processor it was given, plus one; 0 for none. Written by a claimer under the lists' lock
-    /// when it takes the seat out; taken by the owner once the seat is out.
-    assigned: AtomicUsize,
-    /// Odd while the worker runs user code. Written by the worker alone.
-    activity: AtomicU64,
-    /// Whether it gave its processor up in the middle of user code and has not come back from there.
-    /// Written by the worker alone.
-    released: AtomicBool,
-}
-
-impl Seat {
-    pub(crate) fn new(id: WorkerId) -> Seat {
-        Seat {
-            id,
-            parker: Parker::new(),
-            assigned: AtomicUsize::new(0),
-            activity: AtomicU64::new(0),
-            released: AtomicBool::new(false),
-        }
-    }
-
-    pub(crate) fn assign(&self, processor: usize) {
-        // ordering: Release, pairs with `take_assigned`.
-        self.assigned.store(processor + 1, Ordering::Release);
-    }
-
-    pub(crate) fn take_assigned(&self) -> Option<usize> {
-        // ordering: Acquire, pairs with `assign`; a load first spares the write on the common path.
-        if self.assigned.load(Ordering::Acquire) == 0 {
-            return None;
-        }
-        // ordering: Acquire, pairs with `assign`; the owner alone takes.
-        self.assigned.swap(0, Ordering::Acquire).checked_sub(1)
-    }
-
-    /// The processor that waits to be taken. For the owner after the barrier of its announcement (S4),
-    /// and for reports.
-    pub(crate) fn assigned(&self) -> Option<usize> {
-        // ordering: Acquire, as in `take_assigned`.
-        self.assigned.load(Ordering::Acquire).checked_sub(1)
-    }
-
-    pub(crate) fn set_released(&self, released: bool) {
-        // ordering: Relaxed, see `is_released`.
-        self.released.store(released, Ordering::Relaxed);
-    }
-
-    pub(crate) fn is_released(&self) -> bool {
-        // ordering: Relaxed: only counted, to bound the number of threads. A worker that blocks gives its
-        // processor up after this, under a lock, and whoever then wants a thread has taken that lock.
-        self.released.load(Ordering::Relaxed)
-    }
-
-    /// Marks that user code begins or ends on this worker.
-    pub(crate) fn toggle_activity(&self) {
-        // ordering: Relaxed load and store: one writer, and readers only compare readings.
-        let activity = self.activity.load(Ordering::Relaxed);
-        // ordering: Relaxed, as above.
-        self.activity.store(activity + 1, Ordering::Relaxed);
-    }
-
-    /// Odd while the worker runs user code; the same odd value twice is the same piece of it.
-    pub(crate) fn activity(&self) -> u64 {
-        // ordering: Relaxed, only compared.
-        self.activity.load(Ordering::Relaxed)
-    }
-}
 
 #[derive(Debug)]
 pub(crate) struct Idle {
@@ -98,6 +24,8 @@ pub(crate) struct Idle {
     searching: AtomicUsize,
     /// Length of `processors`. Written under the lists' lock.
     processors: AtomicUsize,
+    /// Seats in the lists. Written under the lists' lock.
+    sleepers: AtomicUsize,
     total: usize,
     lists: RankedMutex<Lists>,
 }
@@ -148,6 +76,7 @@ impl Idle {
         Idle {
             searching: AtomicUsize::new(0),
             processors: AtomicUsize::new(total),
+            sleepers: AtomicUsize::new(0),
             total,
             lists: RankedMutex::new(Rank::Idle, lists),
         }
@@ -156,6 +85,12 @@ impl Idle {
     pub(crate) fn processors(&self) -> usize {
         // ordering: Relaxed, decided by the `full_barrier` before it (README, N2).
         self.processors.load(Ordering::Relaxed)
+    }
+
+    /// How many threads sleep, in the poller or parked.
+    pub(crate) fn sleepers(&self) -> usize {
+        // ordering: Relaxed, a hint.
+        self.sleepers.load(Ordering::Relaxed)
     }
 
     pub(crate) fn all_idle(&self) -> bool {
@@ -172,6 +107,8 @@ impl Idle {
     fn publish(&self, lists: &Lists) {
         // ordering: Relaxed, decided by the `full_barrier` after it (README, S2).
         self.processors.store(lists.processors.len(), Ordering::Relaxed);
+        // ordering: Relaxed, a hint.
+        self.sleepers.store(lists.parked.len() + usize::from(lists.sitter.is_some()), Ordering::Relaxed);
     }
 
     /// Pairs an idle processor with a sleeping worker (README, N3 and N4).
@@ -185,11 +122,31 @@ impl Idle {
             return Claim::Nothing;
         }
         let processor = lists.processors.pop().expect("a list that is not empty");
+        self.give(&mut lists, processor)
+    }
+
+    /// Pairs a processor that was taken from its worker with a sleeping one, whoever else searches: there is work
+    /// in its queue.
+    pub(crate) fn hand_over(&self, processor: usize) -> Claim {
+        let mut lists = self.lists.lock();
+        self.begin_search();
+        self.give(&mut lists, processor)
+    }
+
+    fn give(&self, lists: &mut Lists, processor: usize) -> Claim {
+        let claimed = lists.give(processor);
+        self.publish(lists);
+        claimed.map_or(Claim::Processor(processor), Claim::Worker)
+    }
+
+    /// Takes out a parked thread for jobs of the blocking pool.
+    pub(crate) fn claim_for_jobs(&self) -> Option<Arc<Seat>> {
+        let mut lists = self.lists.lock();
+        let seat = lists.parked.pop()?;
         self.publish(&lists);
-        match lists.give(processor) {
-            Some(claimed) => Claim::Worker(claimed),
-            None => Claim::Processor(processor),
-        }
+        seat.set_in_jobs(true);
+        seat.assign(Assigned::Jobs);
+        Some(seat)
     }
 
     /// Puts a claimed processor back, unless a worker has come for it meanwhile. The claim's search
@@ -197,6 +154,7 @@ impl Idle {
     pub(crate) fn offer(&self, processor: usize) -> Option<Claimed> {
         let mut lists = self.lists.lock();
         if let Some(claimed) = lists.give(processor) {
+            self.publish(&lists);
             return Some(claimed);
         }
         lists.processors.push(processor);
@@ -217,13 +175,13 @@ impl Idle {
     pub(crate) fn enter(&self, processor: Option<usize>, seat: &Arc<Seat>, in_poller: bool) {
         let mut lists = self.lists.lock();
         lists.processors.extend(processor);
-        self.publish(&lists);
         if in_poller {
             debug_assert!(lists.sitter.is_none(), "two workers sit in the poller");
             lists.sitter = Some(Arc::clone(seat));
         } else {
             lists.parked.push(Arc::clone(seat));
         }
+        self.publish(&lists);
     }
 
     /// Moves a worker that was about to park into the poller's place; false if somebody else has
@@ -249,6 +207,7 @@ impl Idle {
         if lists.processors.is_empty() {
             if how != Leave::IfUseful {
                 lists.remove(seat);
+                self.publish(&lists);
             }
             return Left::Without;
         }
@@ -261,9 +220,14 @@ impl Idle {
         Left::With(processor)
     }
 
-    /// A worker is going to end: its seat leaves the lists, unless somebody else has taken it out.
-    pub(crate) fn withdraw(&self, seat: &Arc<Seat>) {
-        self.lists.lock().remove(seat);
+    /// A worker takes its seat out of the lists, to end or to do something else than to hold a processor; false if
+    /// somebody else has taken it out.
+    pub(crate) fn withdraw(&self, seat: &Arc<Seat>) -> bool {
+        let mut lists = self.lists.lock();
+        let there = lists.contains(seat);
+        lists.remove(seat);
+        self.publish(&lists);
+        there
     }
 
     pub(crate) fn begin_search(&self) {
@@ -298,7 +262,9 @@ impl Idle {
     pub(crate) fn drain_seats(&self) -> Vec<Arc<Seat>> {
         let mut lists = self.lists.lock();
         let sitter = lists.sitter.take();
-        lists.parked.drain(..).chain(sitter).collect()
+        let seats = lists.parked.drain(..).chain(sitter).collect();
+        self.publish(&lists);
+        seats
     }
 }
 
@@ -330,11 +296,11 @@ impl Lists {
     /// the poller, and leaves the poller attended.
     fn give(&mut self, processor: usize) -> Option<Claimed> {
         if let Some(seat) = self.parked.pop() {
-            seat.assign(processor);
+            seat.assign(Assigned::Processor(processor));
             return Some(Claimed::Parked(seat));
         }
         let seat = self.sitter.take()?;
-        seat.assign(processor);
+        seat.assign(Assigned::Processor(processor));
         Some(Claimed::InPoller)
     }
 

@@ -4,8 +4,11 @@
 //! A task that is left behind shows as a deadlock: the main thread waits until all have run. The
 //! canaries are a worker of our own that makes one step of the protocol wrong; they have to fail.
 //!
-//! The parts of these models serve others as well: `timer_tests` beside this, and those of timer functions.
+//! The parts of these models serve others as well: those beside this, and those of the monitor's rest and of timer
+//! functions.
 
+mod blocking_tests;
+mod handoff_tests;
 mod timer_tests;
 
 use std::io;
@@ -15,7 +18,9 @@ use std::time::Duration;
 
 use loom::thread;
 
+use super::handoff::release_processor;
 use super::idle::{Leave, Left};
+use super::task::Identity;
 use super::worker::Step;
 use super::*;
 use crate::base::clock::{Clock, ManualClock};
@@ -107,10 +112,13 @@ pub(crate) fn scheduler(processors: usize) -> (Arc<Scheduler>, Arc<Readiness>) {
         threads_max: 8,
         thread_name: String::new(),
         panic_hook: None,
+        handoff: handoff::Handoff::off(),
+        handoff_hook: None,
         clock: Clock::Manual(ManualClock::new()),
         seed: 1,
         spawner: Box::new(NoThreads),
         poller: Poller::with_backend(Box::new(Fake(Arc::clone(&readiness)))),
+        alarm: Alarm::new().unwrap(),
     });
     (scheduler, readiness)
 }
@@ -134,6 +142,12 @@ impl Tally {
     }
 }
 
+/// Counts, and wakes who waits for it.
+pub(crate) fn tell(tally: &Tally) {
+    tally.count.fetch_add(1, Ordering::AcqRel);
+    tally.parker.unpark();
+}
+
 /// A task that counts itself.
 struct Job(Arc<Tally>);
 
@@ -146,6 +160,10 @@ impl Runnable for Job {
 
     fn cancel(self: Arc<Self>) {
         self.run();
+    }
+
+    fn identity(&self) -> Identity {
+        Identity::NONE
     }
 }
 
@@ -188,7 +206,7 @@ impl Driver {
     /// A worker to which the processor is assigned, as by a claimer.
     fn worker(&self) -> Worker<'_> {
         self.scheduler.idle.begin_search();
-        self.seat.assign(self.processor);
+        self.seat.assign(Assigned::Processor(self.processor));
         Worker::new(&self.scheduler, Arc::clone(&self.seat))
     }
 
@@ -309,7 +327,7 @@ fn loom_when_all_workers_sleep_one_sits_in_the_poller() {
         let mut threads = start_workers(&scheduler, 1);
         threads.push(thread::spawn({
             let scheduler = Arc::clone(&scheduler);
-            move || scheduler.poll_from_outside()
+            move || drop(scheduler.attend_from_outside())
         }));
         threads.pop().unwrap().join().unwrap();
         readiness.event();
@@ -359,7 +377,7 @@ struct Blocks(Arc<Scheduler>, Arc<Tally>);
 
 impl Runnable for Blocks {
     fn run(self: Arc<Self>) -> Option<TaskRef> {
-        self.0.release_for_blocking();
+        release_processor();
         let inner = Tally::new();
         self.0.schedule(Arc::new(Job(Arc::clone(&inner))));
         inner.wait_for(1);
@@ -370,6 +388,10 @@ impl Runnable for Blocks {
 
     fn cancel(self: Arc<Self>) {
         unreachable!("the runtime ends after this task");
+    }
+
+    fn identity(&self) -> Identity {
+        Identity::NONE
     }
 }
 
@@ -469,7 +491,10 @@ impl Bare {
     }
 
     fn take_assigned(&mut self) -> bool {
-        self.processor = self.seat.take_assigned();
+        self.processor = match self.seat.take_assigned() {
+            Some(Assigned::Processor(processor)) => Some(processor),
+            _ => None,
+        };
         self.searching = self.processor.is_some();
         self.searching
     }

@@ -3,6 +3,7 @@
 //! What happens often is counted in plain numbers under a lock that is held anyway ([`Counters`], in
 //! each processor); what happens seldom in atomics ([`SharedCounters`]). Nothing decides by them.
 
+use super::handoff::HandoffCause;
 use crate::base::primitive::atomic::{AtomicU64, Ordering};
 
 /// What one processor counts, under its core's lock.
@@ -39,9 +40,21 @@ pub(crate) struct SharedCounters {
     pub(crate) panics: Count,
     pub(crate) parks: Count,
     pub(crate) wakeups: Count,
-    pub(crate) handoffs: Count,
+    pub(crate) handoffs_asleep: Count,
+    pub(crate) handoffs_on_cpu: Count,
+    pub(crate) handoffs_declared: Count,
     pub(crate) rescues: Count,
     pub(crate) thread_failures: Count,
+}
+
+impl SharedCounters {
+    pub(crate) fn handoff(&self, cause: HandoffCause) -> &Count {
+        match cause {
+            HandoffCause::Asleep => &self.handoffs_asleep,
+            HandoffCause::OnCpu => &self.handoffs_on_cpu,
+            HandoffCause::Declared => &self.handoffs_declared,
+        }
+    }
 }
 
 /// A snapshot of a runtime's counters; see [`Runtime::metrics`](crate::runtime::Runtime::metrics).
@@ -55,9 +68,9 @@ pub struct Metrics {
     pub processors: usize,
     /// Processors that nobody holds, now.
     pub idle_processors: usize,
-    /// Worker threads, now.
-    pub workers: usize,
-    /// Threads of the blocking pool, now.
+    /// Threads that run tasks, block, or wait to be needed, now; without the monitor.
+    pub threads: usize,
+    /// How many of them run functions of `spawn_blocking`, now.
     pub blocking_threads: usize,
     /// Threads that the operating system refused to give.
     pub thread_failures: u64,
@@ -73,8 +86,14 @@ pub struct Metrics {
     pub polls: u64,
     /// Tasks taken from another processor's queue.
     pub steals: u64,
-    /// Processors that went to another worker because theirs was blocked.
+    /// Processors that were taken from a thread that was stuck in user code: the sum of the next three.
     pub handoffs: u64,
+    /// How many of those threads were asleep in the kernel.
+    pub handoffs_asleep: u64,
+    /// How many computed for too long.
+    pub handoffs_on_cpu: u64,
+    /// How many were in [`blocking`](crate::blocking) or in `block_on`.
+    pub handoffs_declared: u64,
     /// Times a worker went to sleep, in the poller or parked.
     pub parks: u64,
     /// Times a worker was woken because there was work.

@@ -3,6 +3,7 @@
 pub(crate) mod blocking;
 pub(crate) mod current;
 mod global;
+pub(crate) mod handoff;
 mod idle;
 #[cfg(all(test, mainspring_loom))]
 pub(crate) mod loom_tests;
@@ -11,6 +12,7 @@ mod monitor;
 mod pace;
 pub(crate) mod processor;
 mod search;
+mod seat;
 mod shutdown;
 mod snapshot;
 pub(crate) mod task;
@@ -18,6 +20,7 @@ pub(crate) mod task;
 mod tests;
 pub(crate) mod threads;
 mod timing;
+mod watch;
 mod worker;
 
 use std::any::Any;
@@ -28,14 +31,17 @@ use std::sync::{Arc, Weak};
 
 use self::blocking::Blocking;
 use self::global::Global;
-use self::idle::{Claim, Claimed, Idle, Seat};
+use self::handoff::{Handoff, HandoffHook, Regions};
+use self::idle::{Claim, Claimed, Idle};
 use self::metrics::{Metrics, SharedCounters};
 use self::monitor::Monitor;
 use self::pace::Pace;
 use self::processor::{Place, Processor};
-use self::task::{Cell, Id, Joinable, Registration, Registry, Runnable, Schedule, TaskRef};
+use self::seat::{Assigned, Seat};
+use self::task::{Cell, Id, Identity, Joinable, Named, Registration, Registry, Runnable, Schedule, TaskRef};
 use self::threads::{SpawnThread, Threads};
 use self::worker::Worker;
+use crate::base::alarm::Alarm;
 use crate::base::clock::{Clock, Tick};
 use crate::base::primitive::atomic::AtomicU8;
 use crate::base::primitive::full_barrier;
@@ -45,13 +51,17 @@ use crate::poll::poller::Poller;
 /// What a scheduler is built of; time, chance, threads and the poller come from outside.
 pub(crate) struct Parts {
     pub(crate) processors: usize,
+    /// More than the processors.
     pub(crate) threads_max: usize,
     pub(crate) thread_name: String,
     pub(crate) panic_hook: Option<PanicHook>,
+    pub(crate) handoff: Handoff,
+    pub(crate) handoff_hook: Option<HandoffHook>,
     pub(crate) clock: Clock,
     pub(crate) seed: u64,
     pub(crate) spawner: Box<dyn SpawnThread>,
     pub(crate) poller: Poller,
+    pub(crate) alarm: Alarm,
 }
 
 /// Told of each panic of a task or timer function, beside std's own hook.
@@ -71,6 +81,9 @@ pub(crate) struct Scheduler {
     monitor: Monitor,
     pace: Pace,
     panic_hook: Option<PanicHook>,
+    handoff: Handoff,
+    handoff_hook: Option<HandoffHook>,
+    regions: Regions,
     counters: SharedCounters,
     /// OPEN, CLOSING or SWEPT; see [`shutdown`]. Written by who shuts down.
     phase: AtomicU8,
@@ -91,11 +104,15 @@ impl Scheduler {
             idle: Idle::new(processors),
             poller: parts.poller,
             registry: Registry::new(processors),
-            blocking: Blocking::new(parts.threads_max),
+            // Jobs leave a thread for each processor.
+            blocking: Blocking::new(parts.threads_max - processors),
             threads: Threads::new(parts.spawner, parts.thread_name, parts.threads_max),
-            monitor: Monitor::new(),
+            monitor: Monitor::new(parts.alarm),
             pace: Pace::default(),
             panic_hook: parts.panic_hook,
+            handoff: parts.handoff,
+            handoff_hook: parts.handoff_hook,
+            regions: Regions::default(),
             counters: SharedCounters::default(),
             phase: AtomicU8::new(shutdown::OPEN),
         })
@@ -120,17 +137,30 @@ impl Scheduler {
     /// Starts a worker thread, with a processor if one was claimed for it.
     fn start_worker(self: &Arc<Self>, claimed: Option<usize>) -> io::Result<()> {
         let Some(seat) = self.threads.new_seat(self.processors.len()) else {
-            return Err(io::Error::other("as many workers as processors"));
+            return Err(io::Error::other("no room for another worker"));
         };
         if let Some(processor) = claimed {
-            seat.assign(processor);
+            seat.assign(Assigned::Processor(processor));
         }
-        let (scheduler, own) = (Arc::clone(self), Arc::clone(&seat));
+        self.start_thread(&seat)
+    }
+
+    /// Starts a thread with a ticket of the blocking pool.
+    fn start_thread_for_jobs(self: &Arc<Self>) -> io::Result<()> {
+        let Some(seat) = self.threads.new_seat_for_jobs() else {
+            return Err(io::Error::other("no room for another thread"));
+        };
+        seat.assign(Assigned::Jobs);
+        self.start_thread(&seat)
+    }
+
+    fn start_thread(self: &Arc<Self>, seat: &Arc<Seat>) -> io::Result<()> {
+        let (scheduler, own) = (Arc::clone(self), Arc::clone(seat));
         let role = format!("worker-{}", seat.id.0);
         let started = self.threads.spawn(&role, move || scheduler.run_worker(&own));
         if started.is_err() {
             self.counters.thread_failures.add_one();
-            self.retire(&seat);
+            self.retire(seat);
         }
         started
     }
@@ -147,9 +177,10 @@ impl Scheduler {
             return;
         }
         if self.may_exit() {
-            seat.toggle_activity();
+            seat.set_identity(Identity::NONE);
+            seat.begin_piece();
             self.sweep();
-            seat.toggle_activity();
+            seat.end_piece();
         }
         self.threads.remove_seat(seat);
     }
@@ -180,6 +211,34 @@ impl Scheduler {
         self.launch(Cell::new(future, Home::<true>(Arc::clone(self)), spawned_at))
     }
 
+    /// Spawns a task that may have a name.
+    pub(crate) fn spawn_named<F>(
+        self: &Arc<Self>,
+        future: F,
+        name: Option<Arc<str>>,
+        spawned_at: &'static Location<'static>,
+    ) -> Arc<dyn Joinable<F::Output>>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.launch(Cell::new(future, Named::new(Home::<false>(Arc::clone(self)), name), spawned_at))
+    }
+
+    /// Spawns a task that may have a name and that the blocking pool runs.
+    pub(crate) fn spawn_blocking_named<F>(
+        self: &Arc<Self>,
+        future: F,
+        name: Option<Arc<str>>,
+        spawned_at: &'static Location<'static>,
+    ) -> Arc<dyn Joinable<F::Output>>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.launch(Cell::new(future, Named::new(Home::<true>(Arc::clone(self)), name), spawned_at))
+    }
+
     fn launch<F, S>(&self, task: Arc<Cell<F, S>>) -> Arc<dyn Joinable<F::Output>>
     where
         F: Future + Send + 'static,
@@ -197,18 +256,27 @@ impl Scheduler {
         task
     }
 
-    /// Queues a task: on a worker of this scheduler at its processor, elsewhere globally.
+    /// Queues a task: on a worker of this scheduler at its processor, elsewhere globally. A worker whose processor was taken
+    /// queues at that one all the same, and what a timer wakes is queued where the timer was, also by a worker that has
+    /// no processor: whoever comes for the processor finds it there, and the global queue would be one more station.
     pub(crate) fn schedule(self: &Arc<Self>, task: TaskRef) {
         let Some(token) = current::token(self) else {
             return self.schedule_global(task);
         };
         let mut core = self.processors[token.processor].lock();
-        if core.owner != Some(token.worker) {
+        let is_owner = core.owner == Some(token.worker);
+        // After the runtime's end nobody may come to this queue; the global one is closed then.
+        if core.timers_are_closed() {
             drop(core);
             return self.schedule_global(task);
         }
-        let waiting = core.push(task, token.place);
+        // Whoever owns it now has a task of its own that comes next.
+        let place = if is_owner || token.place == Place::Due { token.place } else { Place::Back };
+        let waiting = core.push(task, place);
         drop(core);
+        if !is_owner {
+            return self.notify();
+        }
         // A task that only stands in the `next` slot runs as soon as this poll ends. Between polls the
         // worker looks at its queue next anyway.
         if token.place == Place::Next && waiting > 0 && self.idle.processors() > 0 {
@@ -235,7 +303,12 @@ impl Scheduler {
 
     /// Gives an idle processor to a sleeping worker, or to a new one.
     fn wake_one(self: &Arc<Self>) {
-        match self.idle.claim() {
+        self.staff(self.idle.claim());
+    }
+
+    /// Does what a claim owes.
+    fn staff(self: &Arc<Self>, claim: Claim) {
+        match claim {
             Claim::Nothing => {}
             Claim::Worker(claimed) => self.deliver(claimed),
             Claim::Processor(processor) => {
@@ -245,7 +318,7 @@ impl Scheduler {
                 match self.idle.offer(processor) {
                     Some(claimed) => self.deliver(claimed),
                     // If every worker is blocked, nobody looks again but the monitor.
-                    None => self.monitor.wake_if_asleep(),
+                    None => self.monitor.wake_if_resting(),
                 }
             }
         }
@@ -293,14 +366,16 @@ impl Scheduler {
         let mut metrics = Metrics {
             processors: self.processors.len(),
             idle_processors: self.idle.processors(),
-            workers: self.threads.workers(),
+            threads: self.threads.count(),
             blocking_threads: self.blocking.threads(),
             thread_failures: self.counters.thread_failures.get(),
             tasks_alive: self.registry.len(),
             tasks_spawned: self.counters.tasks_spawned.get(),
             panics: self.counters.panics.get(),
             queued: self.global.len(),
-            handoffs: self.counters.handoffs.get(),
+            handoffs_asleep: self.counters.handoffs_asleep.get(),
+            handoffs_on_cpu: self.counters.handoffs_on_cpu.get(),
+            handoffs_declared: self.counters.handoffs_declared.get(),
             parks: self.counters.parks.get(),
             wakeups: self.counters.wakeups.get(),
             rescues: self.counters.rescues.get(),
@@ -311,6 +386,7 @@ impl Scheduler {
             descriptors: self.poller.len(),
             ..Metrics::default()
         };
+        metrics.handoffs = metrics.handoffs_asleep + metrics.handoffs_on_cpu + metrics.handoffs_declared;
         for processor in &self.processors {
             let core = processor.lock();
             let counters = core.counters;

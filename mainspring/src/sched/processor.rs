@@ -21,7 +21,7 @@ use crate::base::rank::{Rank, RankedGuard, RankedMutex};
 use crate::timers::Timers;
 
 /// The number of a worker; never used twice in one scheduler.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct WorkerId(pub(crate) u64);
 
 /// Most tasks that one theft takes; what fits on the stack without thought.
@@ -39,7 +39,7 @@ pub(crate) struct Processor {
     /// Where it belongs. For who knows the processor alone: a sleep.
     scheduler: Weak<Scheduler>,
     clock: Clock,
-    /// Tasks in the queue, without the `next` slot. Written under the core's lock.
+    /// Tasks in both queues, without the `next` slot. Written under the core's lock.
     queue_len: AtomicUsize,
     /// When the earliest timer is due, at the latest. Written under the core's lock.
     next_timer: AtomicU64,
@@ -48,6 +48,9 @@ pub(crate) struct Processor {
     polls: AtomicU64,
     /// Until when no timer is fired, because they are dense. Written under the core's lock.
     rest_until: AtomicU64,
+    /// Whether the worker is asked to look at the global queue and the poller after this poll, however few it has run since
+    /// it last did. Written by the monitor; taken back by the worker.
+    look_around: AtomicBool,
     /// A copy of the core's `timers_closed`. Written under the core's lock.
     timers_closed: AtomicBool,
 }
@@ -58,6 +61,11 @@ pub(crate) struct Core {
     pub(crate) next: Option<TaskRef>,
     next_in_a_row: u8,
     queue: VecDeque<TaskRef>,
+    /// What was woken by a timer or a descriptor. It takes turns with `queue`, so that it waits for its like and not for
+    /// a backlog, and the backlog for no more than its own length again.
+    due: VecDeque<TaskRef>,
+    /// Whether the last task that was taken out of a queue was one of `due`.
+    due_had_its_turn: bool,
     pub(crate) timers: Timers,
     /// After shutdown nothing would fire a timer: none is taken any more.
     timers_closed: bool,
@@ -71,6 +79,8 @@ pub(crate) enum Place {
     Next,
     /// At the back of the queue.
     Back,
+    /// Behind others that were woken by a timer or a descriptor.
+    Due,
 }
 
 /// One end of the queue.
@@ -89,6 +99,8 @@ impl Processor {
             next: None,
             next_in_a_row: 0,
             queue: VecDeque::new(),
+            due: VecDeque::new(),
+            due_had_its_turn: false,
             timers: Timers::new(),
             timers_closed: false,
             counters: Counters::default(),
@@ -101,6 +113,7 @@ impl Processor {
             next_timer: AtomicU64::new(Tick::NEVER.as_nanos()),
             polls: AtomicU64::new(0),
             rest_until: AtomicU64::new(0),
+            look_around: AtomicBool::new(false),
             timers_closed: AtomicBool::new(false),
         }
     }
@@ -146,9 +159,31 @@ impl Processor {
         self.next_timer().max(Tick::from_nanos(self.rest_until.load(Ordering::Relaxed)))
     }
 
+    pub(crate) fn ask_to_look_around(&self) {
+        // ordering: Relaxed, a hint.
+        self.look_around.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn take_ask_to_look_around(&self) -> bool {
+        // ordering: Relaxed, a hint.
+        let asked = self.look_around.load(Ordering::Relaxed);
+        if asked {
+            // ordering: Relaxed, as above.
+            self.look_around.store(false, Ordering::Relaxed);
+        }
+        asked
+    }
+
     pub(crate) fn polls(&self) -> u64 {
         // ordering: Relaxed, only compared with an earlier reading.
         self.polls.load(Ordering::Relaxed)
+    }
+}
+
+impl Core {
+    /// How many tasks are in the queues.
+    fn waiting(&self) -> usize {
+        self.queue.len() + self.due.len()
     }
 }
 
@@ -182,7 +217,7 @@ impl std::ops::DerefMut for CoreGuard<'_> {
 impl CoreGuard<'_> {
     fn publish_queue(&self) {
         // ordering: Relaxed, pairs with `Processor::queue_len`; see there.
-        self.processor.queue_len.store(self.core.queue.len(), Ordering::Relaxed);
+        self.processor.queue_len.store(self.core.waiting(), Ordering::Relaxed);
     }
 
     /// Writes the hint of the earliest timer, after the timers changed.
@@ -216,6 +251,7 @@ impl CoreGuard<'_> {
     pub(crate) fn push(&mut self, task: TaskRef, place: Place) -> usize {
         match place {
             Place::Back => self.core.queue.push_back(task),
+            Place::Due => self.core.due.push_back(task),
             Place::Next => {
                 if let Some(former) = self.core.next.replace(task) {
                     self.core.queue.push_back(former);
@@ -223,7 +259,7 @@ impl CoreGuard<'_> {
             }
         }
         self.publish_queue();
-        self.core.queue.len()
+        self.core.waiting()
     }
 
     /// Adds tasks at one end of the queue.
@@ -238,16 +274,19 @@ impl CoreGuard<'_> {
     /// Takes the task that runs next.
     pub(crate) fn pop(&mut self) -> Option<TaskRef> {
         let core = &mut *self.core;
-        if core.next_in_a_row < NEXT_IN_A_ROW_MAX || core.queue.is_empty() {
-            if let Some(task) = core.next.take() {
-                core.next_in_a_row += u8::from(core.next_in_a_row < NEXT_IN_A_ROW_MAX);
-                return Some(task);
-            }
-        } else if let Some(task) = core.next.take() {
-            core.queue.push_back(task);
+        let next = core.next.take();
+        if next.is_some() && (core.next_in_a_row < NEXT_IN_A_ROW_MAX || core.waiting() == 0) {
+            core.next_in_a_row += u8::from(core.next_in_a_row < NEXT_IN_A_ROW_MAX);
+            return next;
         }
         core.next_in_a_row = 0;
-        let task = core.queue.pop_front()?;
+        // Before the one that has had its turns is added: it waits for a task of either kind.
+        let due_is_first = !core.due.is_empty() && (!core.due_had_its_turn || core.queue.is_empty());
+        if let Some(next) = next {
+            core.queue.push_back(next);
+        }
+        core.due_had_its_turn = due_is_first;
+        let task = if due_is_first { core.due.pop_front() } else { core.queue.pop_front() }?;
         self.publish_queue();
         Some(task)
     }
@@ -259,10 +298,13 @@ impl CoreGuard<'_> {
         self.processor.polls.store(self.core.counters.polls, Ordering::Relaxed);
     }
 
-    /// Moves the older half of the queue, at most [`STEAL_MAX`], into `loot`.
+    /// Moves the older half of each queue, at most [`STEAL_MAX`] tasks, into `loot`.
     pub(crate) fn steal_half(&mut self, loot: &mut Vec<TaskRef>) {
-        let count = self.core.queue.len().div_ceil(2).min(STEAL_MAX);
-        loot.extend(self.core.queue.drain(..count));
+        let core = &mut *self.core;
+        let due = core.due.len().div_ceil(2).min(STEAL_MAX);
+        loot.extend(core.due.drain(..due));
+        let count = core.queue.len().div_ceil(2).min(STEAL_MAX - due);
+        loot.extend(core.queue.drain(..count));
         self.publish_queue();
     }
 
@@ -276,7 +318,10 @@ impl CoreGuard<'_> {
 
     /// Takes out every task, for shutdown.
     pub(crate) fn take_all(&mut self) -> Vec<TaskRef> {
-        let tasks = self.core.next.take().into_iter().chain(self.core.queue.drain(..)).collect();
+        let tasks = {
+            let core = &mut *self.core;
+            core.next.take().into_iter().chain(core.due.drain(..)).chain(core.queue.drain(..)).collect()
+        };
         self.publish_queue();
         tasks
     }

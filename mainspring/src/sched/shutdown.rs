@@ -14,6 +14,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::seat::Seat;
 use super::task::wake;
 use super::{Scheduler, current};
 use crate::base::primitive::atomic::Ordering;
@@ -70,13 +71,12 @@ impl Scheduler {
         self.monitor.wake();
     }
 
-    /// Ends the runtime and waits for its workers, for at most `timeout`; how many still run.
+    /// Ends the runtime and waits for its threads, for at most `timeout`; how many still run.
     pub(crate) fn shut_down(self: &Arc<Self>, timeout: Duration) -> usize {
         self.close();
-        let left = if self.is_own_thread() {
-            self.threads.workers()
-        } else {
-            self.threads.wait_for_workers(timeout, None)
+        let left = match self.own_seat() {
+            Some(own) if !own.is_in_jobs() => self.threads.count(),
+            own => self.threads.wait_for_end(timeout, None, own.map(|own| own.id)),
         };
         self.sweep();
         left
@@ -85,15 +85,20 @@ impl Scheduler {
     /// Ends the runtime and waits for its workers, but not for those that are blocked in user code.
     pub(crate) fn shut_down_with_patience(self: &Arc<Self>) {
         self.close();
-        if !self.is_own_thread() {
-            self.threads.wait_for_workers(Duration::MAX, Some(PATIENCE));
+        match self.own_seat() {
+            Some(own) if !own.is_in_jobs() => {}
+            own => {
+                self.threads.wait_for_end(Duration::MAX, Some(PATIENCE), own.map(|own| own.id));
+            }
         }
         self.sweep();
     }
 
-    /// A worker that waited for the workers to end would wait for itself.
-    fn is_own_thread(&self) -> bool {
-        current::is_worker_of(self)
+    /// The seat of this thread, if it is one of this scheduler's. One that waited for all to end would wait for
+    /// itself; and a worker in a task waits for nobody, as others may need what it holds.
+    fn own_seat(&self) -> Option<Arc<Seat>> {
+        let (scheduler, seat) = current::worker()?;
+        std::ptr::eq(Arc::as_ptr(&scheduler), self).then_some(seat)
     }
 
     /// Cancels and wakes all that is left, whoever holds the processors. Called by who shuts down and by

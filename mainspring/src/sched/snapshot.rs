@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use super::Scheduler;
 use super::blocking::BlockingState;
-use super::idle::{IdleState, Seat};
+use super::idle::IdleState;
+use super::seat::{Assigned, Seat};
 use crate::base::clock::Tick;
 
 /// Read by the derived `Debug` alone, which the compiler does not count as a use.
@@ -24,7 +25,7 @@ struct Snapshot {
     workers: Vec<WorkerState>,
     blocking_pool: BlockingState,
     poller: PollerState,
-    monitor_asleep: bool,
+    monitor_rests: bool,
     rescues: u64,
 }
 
@@ -47,11 +48,13 @@ struct ProcessorState {
 struct WorkerState {
     id: u64,
     in_user_code: bool,
-    /// Moves with each piece of user code.
-    activity: u64,
-    /// A processor that the worker was given and has not taken yet.
-    assigned: Option<usize>,
-    blocked_without_processor: bool,
+    /// The number of the piece of user code; even between two.
+    piece: u64,
+    /// What the worker was given and has not taken yet.
+    assigned: Option<Assigned>,
+    declared_to_block: bool,
+    processor_was_taken: bool,
+    runs_jobs: bool,
 }
 
 /// As [`Snapshot`].
@@ -110,7 +113,7 @@ impl Scheduler {
                 descriptors: self.poller.len(),
                 polls: poller.polls,
             },
-            monitor_asleep: self.monitor.is_asleep(),
+            monitor_rests: self.monitor.is_resting(),
             rescues: self.counters.rescues.get(),
         }
     }
@@ -131,13 +134,15 @@ impl Scheduler {
 }
 
 fn worker_state(seat: &Arc<Seat>) -> WorkerState {
-    let activity = seat.activity();
+    let piece = seat.piece();
     WorkerState {
         id: seat.id.0,
-        in_user_code: activity % 2 == 1,
-        activity,
+        in_user_code: piece % 2 == 1,
+        piece,
         assigned: seat.assigned(),
-        blocked_without_processor: seat.is_released(),
+        declared_to_block: seat.is_declared(),
+        processor_was_taken: seat.is_released(),
+        runs_jobs: seat.is_in_jobs(),
     }
 }
 

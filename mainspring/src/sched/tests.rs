@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::idle::{Leave, Left};
 use super::processor::WorkerId;
-use super::task::JoinHandle;
+use super::task::{Identity, JoinHandle};
 use super::worker::Step;
 use super::*;
 use crate::base::clock::ManualClock;
@@ -47,10 +47,13 @@ impl World {
             threads_max: 8,
             thread_name: "test".to_owned(),
             panic_hook: None,
+            handoff: crate::sched::handoff::Handoff::off(),
+            handoff_hook: None,
             clock: Clock::Manual(Arc::clone(&clock)),
             seed: 1,
             spawner: Box::new(Spawner(Arc::clone(&kept))),
             poller: Poller::new().unwrap(),
+            alarm: Alarm::new().unwrap(),
         });
         let entered = current::enter(Arc::clone(&scheduler));
         World { scheduler, clock, kept, _entered: entered }
@@ -69,7 +72,7 @@ impl World {
         let Left::With(processor) = self.scheduler.idle.leave(&worker.seat, Leave::Searching) else {
             panic!("no processor is idle");
         };
-        worker.seat.assign(processor);
+        worker.seat.assign(Assigned::Processor(processor));
         worker
     }
 
@@ -92,7 +95,7 @@ impl Drop for World {
 
 /// Steps a worker as if it were on this thread alone.
 fn step(worker: &mut Worker<'_>) -> Step {
-    worker.set_token(Place::Back);
+    worker.set_token(Place::Due);
     let step = worker.step();
     current::set_token(None);
     step
@@ -125,6 +128,10 @@ impl<F: Fn(TaskRef) -> bool + Send + Sync + 'static> Runnable for Act<F> {
     }
 
     fn cancel(self: Arc<Self>) {}
+
+    fn identity(&self) -> Identity {
+        Identity::NONE
+    }
 }
 
 /// A task that is done when `f` has run.
@@ -147,12 +154,34 @@ fn get(counter: &Arc<AtomicUsize>) -> usize {
 }
 
 #[test]
+fn a_task_is_found_by_its_identity_from_its_spawning_to_its_end() {
+    let world = World::new(1);
+    let mut worker = world.worker_with_processor();
+    let here = std::panic::Location::caller();
+    let tasks = [
+        world.scheduler.spawn(std::future::pending::<()>(), here),
+        world.scheduler.spawn_blocking(std::future::pending::<()>(), here),
+    ];
+    let found = |task: &dyn Runnable| world.scheduler.registry.ask(task.identity(), |task| task.id());
+    for task in &tasks {
+        assert_eq!(found(&**task), Some(task.id()));
+        Arc::clone(task).abort();
+    }
+    step_until_idle(&mut worker);
+    world.scheduler.blocking.close().into_iter().for_each(Runnable::cancel);
+    for task in &tasks {
+        assert!(task.is_finished());
+        assert_eq!(found(&**task), None);
+    }
+}
+
+#[test]
 fn due_timers_of_a_worker_that_is_stuck_are_fired_by_another_one() {
     let world = World::new(2);
     let fired = Arc::new(AtomicUsize::new(0));
     let (mut stuck, mut other) = (world.worker_with_processor(), world.worker_with_processor());
     step(&mut stuck);
-    stuck.set_token(Place::Back);
+    stuck.set_token(Place::Due);
     world.arm(Duration::from_millis(1), &fired);
     step_until_idle(&mut other);
     assert_eq!(get(&fired), 0);
@@ -169,7 +198,7 @@ fn a_worker_without_a_processor_fires_what_is_due() {
     let fired = Arc::new(AtomicUsize::new(0));
     let (mut stuck, mut other) = (world.worker_with_processor(), world.worker());
     step(&mut stuck);
-    stuck.set_token(Place::Back);
+    stuck.set_token(Place::Due);
     world.arm(Duration::from_millis(1), &fired);
     assert_eq!(step(&mut other), Step::Sleep);
     world.clock.advance(Duration::from_millis(1));
@@ -194,7 +223,7 @@ fn ten_thousand_timers_of_one_instant_leave_a_task_that_is_ready_its_turns() {
     let world = World::new(1);
     let mut worker = world.worker_with_processor();
     step(&mut worker);
-    worker.set_token(Place::Back);
+    worker.set_token(Place::Due);
     let woken = Arc::new(AtomicUsize::new(0));
     let at = world.scheduler.now().saturating_add(Duration::from_millis(1));
     for _ in 0..TIMERS {
@@ -222,7 +251,7 @@ fn the_next_slot_is_served_three_times_in_a_row_at_most() {
     let mut worker = world.worker_with_processor();
     step(&mut worker);
     let log = Arc::new(Mutex::new(Vec::new()));
-    worker.set_token(Place::Back);
+    worker.set_token(Place::Due);
     let (scheduler, entry) = (Arc::clone(&world.scheduler), Arc::clone(&log));
     world.scheduler.schedule(Arc::new(Act(move |own| {
         entry.lock().unwrap().push("selfish");
@@ -246,7 +275,7 @@ fn a_task_that_yields_is_not_lost_when_the_global_queue_is_looked_at() {
     let mut worker = world.worker_with_processor();
     step(&mut worker);
     let (yields, others) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    worker.set_token(Place::Back);
+    worker.set_token(Place::Due);
     let count = Arc::clone(&yields);
     world.scheduler.schedule(Arc::new(Act(move |_| count.fetch_add(1, Ordering::SeqCst) < 499)));
     for _ in 0..500 {
@@ -262,7 +291,7 @@ fn tasks_from_outside_do_not_starve_beside_one_that_always_yields() {
     let mut worker = world.worker_with_processor();
     step(&mut worker);
     let others = Arc::new(AtomicUsize::new(0));
-    worker.set_token(Place::Back);
+    worker.set_token(Place::Due);
     world.scheduler.schedule(Arc::new(Act(|_| true)));
     world.scheduler.schedule_global(counting(&others));
     for _ in 0..62 {
@@ -278,7 +307,7 @@ fn a_thread_that_cannot_be_had_leaves_the_processor_idle_and_the_task_to_the_nex
     world.kept.refuse.store(true, Ordering::SeqCst);
     world.scheduler.schedule_global(counting(&ran));
     let metrics = world.scheduler.metrics();
-    assert_eq!((metrics.idle_processors, metrics.thread_failures, metrics.workers), (2, 1, 0));
+    assert_eq!((metrics.idle_processors, metrics.thread_failures, metrics.threads), (2, 1, 0));
     assert_eq!(world.scheduler.idle.searching(), 0);
     let mut worker = world.worker();
     assert_eq!(step(&mut worker), Step::Sleep);
@@ -313,15 +342,15 @@ fn a_processor_given_up_in_a_poll_is_lost_when_the_poll_ends() {
     let (before, after) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (scheduler, seat) = (Arc::clone(&world.scheduler), Arc::clone(&blocked.seat));
     let (early, late) = (Arc::clone(&before), Arc::clone(&after));
-    blocked.set_token(Place::Back);
+    blocked.set_token(Place::Due);
     world.scheduler.schedule(Arc::new(Act(move |_| {
         scheduler.schedule(counting(&early));
-        scheduler.release_for_blocking();
+        scheduler.release_from(&seat);
         assert!(seat.is_released());
         assert_eq!(scheduler.processors[0].queue_len(), 1, "the next task is left to others");
         scheduler.schedule(counting(&late));
-        assert_eq!(scheduler.global.len(), 1, "who has no processor wakes globally");
-        scheduler.release_for_blocking();
+        assert_eq!(scheduler.processors[0].queue_len(), 2, "what it wakes then is left to them as well");
+        scheduler.release_from(&seat);
         true
     })));
     assert_eq!(step(&mut blocked), Step::Ran);
@@ -405,10 +434,91 @@ fn a_worker_that_has_entered_another_runtime_is_not_taken_for_that_ones() {
     let (one, other) = (World::new(1), World::new(1));
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            current::become_worker(&one.scheduler);
+            let seat = one.scheduler.threads.new_seat(1).unwrap();
+            current::become_worker(&one.scheduler, &seat);
             let _entered = current::enter(Arc::clone(&other.scheduler));
-            assert!(current::is_worker_of(&one.scheduler));
-            assert!(!current::is_worker_of(&other.scheduler));
+            let (scheduler, own) = current::worker().unwrap();
+            assert!(Arc::ptr_eq(&scheduler, &one.scheduler) && Arc::ptr_eq(&own, &seat));
         });
     });
+}
+
+/// The one that runs may wait for the one that does not.
+#[test]
+fn a_job_that_could_not_have_a_thread_gets_one_later_though_another_job_runs() {
+    for still_refused in [false, true] {
+        let world = World::new(1);
+        let scheduler = &world.scheduler;
+        scheduler.schedule_blocking(once(|| ()));
+        assert_eq!((world.kept.names.lock().unwrap().len(), scheduler.blocking.threads()), (1, 1));
+        world.kept.refuse.store(true, Ordering::SeqCst);
+        scheduler.schedule_blocking(once(|| ()));
+        scheduler.schedule_blocking(once(|| ()));
+        assert_eq!((scheduler.blocking.threads(), scheduler.global.len()), (1, 0));
+        world.kept.refuse.store(still_refused, Ordering::SeqCst);
+        scheduler.retry_jobs();
+        if still_refused {
+            assert_eq!((scheduler.blocking.threads(), scheduler.global.len()), (1, 1));
+        } else {
+            assert_eq!((scheduler.blocking.threads(), scheduler.global.len()), (2, 0));
+        }
+    }
+}
+
+#[test]
+fn what_timers_and_descriptors_wake_does_not_starve_the_queue_by_what_it_wakes_in_its_turn() {
+    let world = World::new(1);
+    let processor = &world.scheduler.processors[0];
+    let ran = Arc::new(AtomicUsize::new(0));
+    let counts = Arc::clone(&ran);
+    let queued = once(move || {
+        counts.fetch_add(1, Ordering::SeqCst);
+    });
+    processor.lock().push(queued, Place::Back);
+    for _ in 0..20 {
+        let mut core = processor.lock();
+        // As if each task that a timer has woken wakes another one, and the next timer is due by then.
+        core.push(once(|| {}), Place::Due);
+        core.push(once(|| {}), Place::Next);
+        let tasks = [core.pop(), core.pop()];
+        drop(core);
+        for task in tasks.into_iter().flatten() {
+            assert!(task.run().is_none());
+        }
+    }
+    assert_eq!(ran.load(Ordering::SeqCst), 1, "the queue has never had its turn");
+}
+
+#[test]
+fn a_job_without_a_thread_is_wanted_until_somebody_comes_for_it() {
+    let world = World::new(1);
+    let job = || once(|| {});
+    world.scheduler.schedule_blocking(job());
+    world.kept.refuse.store(true, Ordering::SeqCst);
+    world.scheduler.schedule_blocking(job());
+    world.scheduler.schedule_blocking(job());
+    assert!(world.scheduler.blocking.wants_thread());
+    // The one that has a ticket takes a job, which may take for ever: two are left, for which nobody comes.
+    assert!(world.scheduler.blocking.next().is_some());
+    assert!(world.scheduler.blocking.wants_thread(), "{:?}", world.scheduler.blocking.state());
+    while world.scheduler.blocking.next().is_some() {}
+    assert!(!world.scheduler.blocking.wants_thread());
+}
+
+#[test]
+fn a_worker_that_is_asked_to_looks_at_the_global_queue_before_its_own() {
+    let world = World::new(1);
+    let mut worker = world.worker_with_processor();
+    step(&mut worker);
+    let others = Arc::new(AtomicUsize::new(0));
+    worker.set_token(Place::Due);
+    world.scheduler.schedule(Arc::new(Act(|_| true)));
+    world.scheduler.schedule_global(counting(&others));
+    assert_eq!(step(&mut worker), Step::Ran);
+    assert_eq!(get(&others), 0);
+    world.scheduler.processors[0].ask_to_look_around();
+    for _ in 0..2 {
+        assert_eq!(step(&mut worker), Step::Ran);
+    }
+    assert_eq!(get(&others), 1);
 }

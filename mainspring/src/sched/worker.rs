@@ -6,33 +6,42 @@
 //!
 //! Invariants: nothing is locked while a task, a timer function or a waker runs. After each of them
 //! the worker asks the core whether the processor is still its own; if it was handed off, the worker
-//! finishes what it had begun, and its wakes go to the global queue.
+//! finishes what it had begun, and what it wakes is for whoever has the processor now.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::idle::{Leave, Left, Seat};
+use super::idle::{Leave, Left};
 use super::processor::{End, Place};
-use super::task::{TaskRef, wake};
+use super::seat::{Assigned, Seat};
+use super::task::{Identity, TaskRef, wake};
 use super::{Scheduler, current};
 use crate::base::clock::Tick;
 use crate::base::primitive::full_barrier;
 use crate::base::rng::Rng;
+use crate::base::thread_probe::ThreadId;
 use crate::poll::poller::Turn;
 use crate::poll::timer_slack;
 use crate::timers::Due;
 
 /// Every so many steps the global queue comes first and the poller is looked at, so that neither
-/// starves beside a local queue that is never empty. Go and tokio use the same number.
+/// starves beside a local queue that is never empty. Go and tokio use the same number. Where so many steps take long, the
+/// monitor asks for it earlier.
 const LOOK_AROUND_INTERVAL: u32 = 61;
 
 /// Most tasks taken from the global queue at once; the rest is for the other workers.
 const GLOBAL_BATCH_MAX: usize = 32;
+
+/// How long a thread stays that is not needed, unless it is one of as many as there are processors; as in tokio.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 pub(crate) struct Worker<'a> {
     pub(super) scheduler: &'a Arc<Scheduler>,
     pub(super) seat: Arc<Seat>,
     /// The processor that this worker holds, unless it was handed off since.
     pub(super) processor: Option<usize>,
+    /// Whether others want to know which task runs.
+    reports: bool,
     /// Whether this worker is counted as searching.
     pub(super) searching: bool,
     /// The task that was woken while it ran: it goes to the back of the queue.
@@ -57,6 +66,14 @@ pub(crate) enum Step {
     Sleep,
     /// The runtime has shut down and nothing is left.
     Exit,
+}
+
+/// What came of a sleep.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Slept {
+    Woke,
+    /// The thread was not needed for a long time and is to end.
+    NotNeeded,
 }
 
 /// What came of firing.
@@ -84,6 +101,7 @@ impl<'a> Worker<'a> {
             scheduler,
             seat,
             processor: None,
+            reports: scheduler.reports_are_wanted(),
             searching: false,
             again: None,
             steps: 0,
@@ -98,13 +116,17 @@ impl<'a> Worker<'a> {
     /// A worker thread's whole life.
     pub(crate) fn run(mut self) {
         let _entered = current::enter(Arc::clone(self.scheduler));
-        current::become_worker(self.scheduler);
+        current::become_worker(self.scheduler, &self.seat);
+        self.seat.set_thread(ThreadId::current());
         // Without it timers are late by the thread's default slack of 50 us; nothing else depends on it.
         let _ = timer_slack();
         loop {
             match self.step() {
                 Step::Ran => {}
-                Step::Sleep => self.sleep(),
+                Step::Sleep => match self.sleep() {
+                    Slept::Woke => {}
+                    Slept::NotNeeded => break,
+                },
                 Step::Exit => break,
             }
         }
@@ -113,8 +135,11 @@ impl<'a> Worker<'a> {
 
     /// Does one thing, or finds that there is nothing to do.
     pub(crate) fn step(&mut self) -> Step {
-        let Some(index) = self.processor.or_else(|| self.take_assigned()) else {
+        if self.processor.is_none() && !self.take_assigned() {
             return self.step_without_processor();
+        }
+        let Some(index) = self.processor else {
+            return Step::Ran;
         };
         self.steps = self.steps.wrapping_add(1);
         let others_turns = self.turns_before_firing > 0;
@@ -124,7 +149,8 @@ impl<'a> Worker<'a> {
         } else {
             self.fire(index)
         };
-        if self.steps.is_multiple_of(LOOK_AROUND_INTERVAL) {
+        let asked = self.scheduler.processors[index].take_ask_to_look_around();
+        if asked || self.steps.is_multiple_of(LOOK_AROUND_INTERVAL) {
             self.look_around(index);
         }
         match self.next_task(index) {
@@ -160,12 +186,48 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// The processor that a claimer has put into this worker's seat.
-    fn take_assigned(&mut self) -> Option<usize> {
-        let index = self.seat.take_assigned()?;
-        self.searching = true;
-        self.adopt(index);
-        Some(index)
+    /// Does what a claimer has put into this worker's seat: takes a processor, or runs jobs. False if there is nothing.
+    fn take_assigned(&mut self) -> bool {
+        match self.seat.take_assigned() {
+            None => return false,
+            Some(Assigned::Processor(index)) => {
+                self.searching = true;
+                self.adopt(index);
+            }
+            Some(Assigned::Jobs) => self.run_jobs(),
+        }
+        true
+    }
+
+    /// Runs jobs of the blocking pool, for which this thread has a ticket.
+    fn run_jobs(&mut self) {
+        self.seat.set_in_jobs(true);
+        self.look_before_jobs();
+        while let Some(job) = self.scheduler.blocking.next() {
+            self.seat.begin_piece();
+            if self.scheduler.is_closing() {
+                job.cancel();
+            } else {
+                let mut job = Some(job);
+                while let Some(again) = job {
+                    job = again.run();
+                }
+            }
+            self.seat.end_piece();
+        }
+        self.seat.set_in_jobs(false);
+    }
+
+    /// If this worker was about to park, others count on its looking once more (README, S4 and P), and the first job may
+    /// keep it from that for ever: what it would find is somebody else's to see to.
+    pub(super) fn look_before_jobs(&self) {
+        let scheduler = self.scheduler;
+        full_barrier();
+        let unattended = scheduler.idle.all_idle() && !scheduler.poller.is_attended();
+        if (unattended || scheduler.work_is_visible()) && scheduler.idle.wants_worker() {
+            scheduler.wake_one();
+        }
+        scheduler.poller.interrupt_if_after(scheduler.next_due());
     }
 
     /// Becomes the owner of a processor that was taken out of the idle list.
@@ -174,8 +236,8 @@ impl<'a> Worker<'a> {
         debug_assert_eq!(former, None, "an idle processor has an owner");
         self.processor = Some(index);
         self.turns_before_firing = 0;
-        self.set_token(Place::Back);
-        self.scheduler.monitor.wake_if_asleep();
+        self.set_token(Place::Due);
+        self.scheduler.monitor.wake_if_resting();
     }
 
     pub(super) fn set_token(&self, place: Place) {
@@ -193,12 +255,16 @@ impl<'a> Worker<'a> {
             self.turns_before_firing = self.due.len();
         }
         if !self.due.is_empty() {
-            self.end_search_with_work();
-            self.seat.toggle_activity();
+            if self.processor.is_none() {
+                let token = current::Token { worker: self.seat.id, processor: index, place: Place::Due };
+                current::set_token(Some(token));
+            }
+            self.begin_waking();
             for due in self.due.drain(..) {
                 wake(due.waker);
             }
-            self.seat.toggle_activity();
+            self.end_waking();
+            self.set_token(Place::Due);
         } else if !more {
             return Fired::Nothing;
         }
@@ -209,10 +275,34 @@ impl<'a> Worker<'a> {
         if self.wakers.is_empty() {
             return;
         }
-        self.end_search_with_work();
-        self.seat.toggle_activity();
+        self.begin_waking();
         self.wakers.drain(..).for_each(wake);
-        self.seat.toggle_activity();
+        self.end_waking();
+    }
+
+    /// Wakers are about to be called, which may take long. A worker without a processor does not count as one that will
+    /// soon look for one meanwhile, so that another one can be started; what needed one while it did, is looked after.
+    fn begin_waking(&mut self) {
+        if let Some(task) = self.again.take() {
+            self.keep(task);
+        }
+        self.end_search_with_work();
+        if self.processor.is_none() {
+            self.seat.set_released(true);
+            full_barrier();
+            if self.scheduler.work_is_visible() && self.scheduler.idle.wants_worker() {
+                self.scheduler.wake_one();
+            }
+        }
+        self.seat.set_identity(Identity::NONE);
+        self.seat.begin_piece();
+    }
+
+    fn end_waking(&self) {
+        self.seat.end_piece();
+        if self.processor.is_none() {
+            self.seat.set_released(false);
+        }
     }
 
     /// Looks at what would starve beside a local queue that is never empty.
@@ -254,15 +344,18 @@ impl<'a> Worker<'a> {
         self.end_search_with_work();
         self.set_token(Place::Next);
         current::refill_budget();
-        self.seat.toggle_activity();
+        if self.reports {
+            self.seat.set_identity(task.identity());
+        }
+        self.seat.begin_piece();
         let again = if self.scheduler.is_closing() {
             task.cancel();
             None
         } else {
             task.run()
         };
-        self.seat.toggle_activity();
-        self.set_token(Place::Back);
+        self.seat.end_piece();
+        self.set_token(Place::Due);
         debug_assert!(self.again.is_none());
         self.again = again;
     }
@@ -297,6 +390,17 @@ impl<'a> Worker<'a> {
         self.keep_loot(index, End::Back)
     }
 
+    /// Puts a task into the own queue.
+    fn keep(&mut self, task: TaskRef) {
+        self.loot.push(task);
+        match self.processor {
+            Some(index) => {
+                self.keep_loot(index, End::Back);
+            }
+            None => self.loot.drain(..).for_each(|task| self.scheduler.schedule_global(task)),
+        }
+    }
+
     /// Puts what was taken elsewhere into the own queue; true if it was anything.
     pub(super) fn keep_loot(&mut self, index: usize, end: End) -> bool {
         if self.loot.is_empty() {
@@ -317,14 +421,22 @@ impl<'a> Worker<'a> {
     /// The processor was handed off while user code ran.
     fn lose_processor(&mut self) {
         self.processor = None;
-        self.seat.set_released(false);
-        self.set_token(Place::Back);
+        self.set_token(Place::Due);
+        // Before anything is told of it: that is user code, and may block.
         if let Some(task) = self.again.take() {
             self.scheduler.schedule_global(task);
         }
         if std::mem::take(&mut self.searching) {
             self.scheduler.idle.end_search();
         }
+        self.come_back();
+    }
+
+    /// The worker has noticed that its processor was taken.
+    fn come_back(&mut self) {
+        // What is told may block: it does not count as a worker that will soon look for a processor until then.
+        self.scheduler.report_return(&self.seat);
+        self.seat.set_released(false);
     }
 
     /// Gives the processor up, if it is still this worker's: to the caller, who puts it where it goes.
@@ -337,7 +449,7 @@ impl<'a> Worker<'a> {
             return Some(index);
         }
         drop(core);
-        self.seat.set_released(false);
+        self.come_back();
         None
     }
 
@@ -352,7 +464,7 @@ impl<'a> Worker<'a> {
 
     /// Announces that this worker is idle, looks once more, and sleeps until there is work: in the
     /// poller if nobody sits there, else parked. The essay is this folder's README.
-    pub(crate) fn sleep(&mut self) {
+    pub(crate) fn sleep(&mut self) -> Slept {
         if let Some(task) = self.again.take() {
             self.scheduler.schedule_global(task);
         }
@@ -363,17 +475,26 @@ impl<'a> Worker<'a> {
         let scheduler = self.scheduler;
         if let Some(turn) = scheduler.poller.try_turn() {
             scheduler.idle.enter(processor, &self.seat, true); // S2
-            return self.sit(turn);
+            self.sit(turn);
+            return Slept::Woke;
         }
         scheduler.idle.enter(processor, &self.seat, false); // S2
         full_barrier(); // S3
         // Whoever had the turn may have given it back and counted on nobody to take it (README, P).
-        if let Some(turn) = scheduler.poller.try_turn()
-            && scheduler.idle.move_to_poller(&self.seat)
-        {
-            return self.sit(turn);
+        if let Some(turn) = scheduler.poller.try_turn() {
+            if scheduler.idle.move_to_poller(&self.seat) {
+                self.sit(turn);
+                return Slept::Woke;
+            }
+            drop(turn);
+            // Whoever has found the turn taken counts on this worker to come to the poller, and one that was claimed for
+            // jobs will not: so this is as P3.
+            full_barrier();
+            if scheduler.idle.wants_worker() && !scheduler.poller.is_attended() {
+                scheduler.wake_one();
+            }
         }
-        self.park();
+        self.park()
     }
 
     /// Sleeps in the poller until something is ready, the earliest timer is due, or there is work. The
@@ -402,34 +523,49 @@ impl<'a> Worker<'a> {
         if waited.is_err() {
             // The poller cannot be waited for, which no error that we know of can mean for long. Do
             // not spin, and come back.
-            self.seat.parker.park_timeout(std::time::Duration::from_millis(1));
+            self.seat.parker.park_timeout(Duration::from_millis(1));
         }
         self.wake_all();
     }
 
-    /// Sleeps until somebody assigns a processor.
-    fn park(&mut self) {
+    /// Sleeps until somebody assigns a processor or a job, or until the thread has not been needed for long.
+    fn park(&mut self) -> Slept {
         let scheduler = self.scheduler;
         let next_timer = scheduler.next_due();
         let due = next_timer != Tick::NEVER && next_timer <= scheduler.now();
         if (due || scheduler.work_is_visible()) && self.leave(Leave::IfUseful) {
-            return; // S4
+            return Slept::Woke; // S4
+        }
+        if scheduler.blocking.wants_thread() && scheduler.idle.withdraw(&self.seat) {
+            if scheduler.blocking.take_ticket() {
+                self.run_jobs();
+            }
+            return Slept::Woke;
         }
         // Whoever sits in the poller must not oversleep what is left here.
         scheduler.poller.interrupt_if_after(next_timer);
         scheduler.counters.parks.add_one();
         loop {
-            if self.take_assigned().is_some() {
-                return;
+            if self.take_assigned() {
+                return Slept::Woke;
             }
             if scheduler.may_exit() {
-                return scheduler.idle.withdraw(&self.seat);
+                scheduler.idle.withdraw(&self.seat);
+                return Slept::Woke;
             }
-            self.seat.parker.park();
+            if !scheduler.has_spare_threads() {
+                self.seat.parker.park();
+            } else if !self.seat.parker.park_timeout(KEEP_ALIVE)
+                && scheduler.has_spare_threads()
+                && scheduler.idle.withdraw(&self.seat)
+            {
+                return Slept::NotNeeded;
+            }
         }
     }
 
-    /// Takes the seat out of the lists, and a processor if one is idle. True if the worker has one now.
+    /// Takes the seat out of the lists, and a processor if one is idle. True if the worker is out of the lists with one,
+    /// or has been: there is something to do or to look for, and it must not sleep before it is in the lists again.
     fn leave(&mut self, how: Leave) -> bool {
         match self.scheduler.idle.leave(&self.seat, how) {
             Left::With(index) => {
@@ -437,34 +573,15 @@ impl<'a> Worker<'a> {
                 self.adopt(index);
                 true
             }
-            Left::Assigned => self.take_assigned().is_some(),
+            Left::Assigned => self.take_assigned(),
             Left::Without => false,
         }
     }
 }
 
 impl Scheduler {
-    /// A worker thread is about to block in user code: its processor goes to whoever wants it. The
-    /// worker counts as blocked until it notices that the processor is gone: it may well go on for long
-    /// in the same piece of user code after what blocked it. Does nothing if this thread holds no
-    /// processor of this scheduler.
-    pub(crate) fn release_for_blocking(self: &Arc<Self>) {
-        let Some(token) = current::token(self) else { return };
-        let Some(seat) = self.threads.seat(token.worker) else { return };
-        let mut core = self.processors[token.processor].lock();
-        if core.owner != Some(token.worker) {
-            return;
-        }
-        core.owner = None;
-        core.demote_next();
-        drop(core);
-        current::set_token(None);
-        self.counters.handoffs.add_one();
-        seat.set_released(true);
-        self.idle.release(token.processor);
-        full_barrier();
-        if self.idle.wants_worker() {
-            self.wake_one();
-        }
+    /// Whether there are more threads than can hold a processor.
+    fn has_spare_threads(&self) -> bool {
+        self.threads.count() > self.processors.len()
     }
 }

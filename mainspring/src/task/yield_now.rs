@@ -43,3 +43,31 @@ impl Future for YieldNow {
         Poll::Pending
     }
 }
+
+/// Yields if the task has had its share: after 128 operations, its own and those of sockets and sleeps together, or
+/// when the runtime has asked it to yield because it runs for long and others wait. Else it is ready at once, for
+/// some nanoseconds.
+///
+/// For loops that compute for long, and await nothing else.
+///
+/// # Cancel safety
+///
+/// Nothing can be lost.
+///
+/// # Examples
+///
+/// ```
+/// # mainspring::block_on(async {
+/// let mut sum = 0_u64;
+/// for chunk in (0..100_000).collect::<Vec<u64>>().chunks(1_000) {
+///     sum += chunk.iter().sum::<u64>();
+///     mainspring::task::consume_budget().await;
+/// }
+/// # assert_eq!(sum, 4_999_950_000);
+/// # });
+/// ```
+pub async fn consume_budget() {
+    if !crate::sched::current::spend_budget() {
+        yield_now().await;
+    }
+}

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::Deadlines;
+use crate::base::alarm::Alarm;
 use crate::base::clock::{Clock, ManualClock};
 use crate::net::TcpStream;
 use crate::poll::poller::Poller;
@@ -29,13 +30,16 @@ fn expire(fire: impl FnOnce(&Arc<Scheduler>)) -> Result<bool, String> {
     let clock = ManualClock::new();
     let scheduler = Scheduler::new(Parts {
         processors: 1,
-        threads_max: 1,
+        threads_max: 2,
         thread_name: String::new(),
         panic_hook: None,
+        handoff: crate::sched::handoff::Handoff::off(),
+        handoff_hook: None,
         clock: Clock::Manual(Arc::clone(&clock)),
         seed: 1,
         spawner: Box::new(NoThreads),
         poller: Poller::new().unwrap(),
+        alarm: Alarm::new().unwrap(),
     });
     let _entered = current::enter(Arc::clone(&scheduler));
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

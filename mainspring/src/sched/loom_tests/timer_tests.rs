@@ -2,6 +2,7 @@
 //! against the loss of the processor.
 
 use super::*;
+use crate::sched::handoff::release_processor;
 use crate::timers::Earliest;
 
 #[test]
@@ -96,7 +97,7 @@ struct BlocksOnATimer(Arc<Scheduler>, Arc<Tally>);
 impl Wake for BlocksOnATimer {
     fn wake(self: Arc<Self>) {
         let scheduler = &self.0;
-        scheduler.release_for_blocking();
+        release_processor();
         let inner = Tally::new();
         let waker = Waker::from(Arc::new(Count(Arc::clone(&inner))));
         let (_, earliest) = scheduler.arm(scheduler.now(), scheduler.now(), waker).unwrap();

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use super::slot::{Run, Slot, Suspended};
 use super::{
-    Id, JoinError, Joinable, Registration, Runnable, Schedule, Task, TaskRef, drop_user_value, wake,
+    Id, Identity, JoinError, Joinable, Registration, Runnable, Schedule, Task, TaskRef, drop_user_value, wake,
 };
 use crate::base::primitive::atomic::{AtomicU64, Ordering};
 use crate::base::rank::{Rank, RankedMutex, assert_unlocked};
@@ -140,6 +140,12 @@ where
         let run = self.slot.start();
         self.end(run, Err(JoinError::cancelled(self.id)));
     }
+
+    fn identity(&self) -> Identity {
+        // ordering: Relaxed, written before the task was queued for the first time.
+        let registration = self.registration.load(Ordering::Relaxed);
+        Identity { id: self.id.as_u64(), registration }
+    }
 }
 
 impl<F, S> Task for Cell<F, S>
@@ -154,6 +160,10 @@ where
 
     fn spawned_at(&self) -> &'static Location<'static> {
         self.spawned_at
+    }
+
+    fn name(&self) -> Option<Arc<str>> {
+        self.scheduler.name().cloned()
     }
 
     fn is_finished(&self) -> bool {

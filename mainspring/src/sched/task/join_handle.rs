@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::future::Future;
-use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::{Id, JoinError, Joinable, Task};
+use crate::sched::current;
 
 /// A task's result to come: a future of what the task's future gives, or of why it gave nothing.
 ///
@@ -57,6 +57,10 @@ impl<T> Future for JoinHandle<T> {
     type Output = Result<T, JoinError>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if current::take_ask_to_yield() {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         self.task.poll_join(context)
     }
 }
@@ -69,7 +73,7 @@ impl<T> Drop for JoinHandle<T> {
 
 impl<T> fmt::Debug for JoinHandle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        describe(f, "JoinHandle", self.task.id(), self.task.spawned_at())
+        describe(f, "JoinHandle", &*self.task)
     }
 }
 
@@ -98,10 +102,15 @@ impl AbortHandle {
 
 impl fmt::Debug for AbortHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        describe(f, "AbortHandle", self.task.id(), self.task.spawned_at())
+        describe(f, "AbortHandle", &*self.task)
     }
 }
 
-fn describe(f: &mut fmt::Formatter<'_>, what: &str, id: Id, spawned_at: &Location<'_>) -> fmt::Result {
-    f.debug_struct(what).field("id", &id).field("spawned_at", &format_args!("{spawned_at}")).finish()
+fn describe(f: &mut fmt::Formatter<'_>, what: &str, task: &(impl Task + ?Sized)) -> fmt::Result {
+    let mut fields = f.debug_struct(what);
+    fields.field("id", &task.id());
+    if let Some(name) = task.name() {
+        fields.field("name", &name);
+    }
+    fields.field("spawned_at", &format_args!("{}", task.spawned_at())).finish()
 }

@@ -3,13 +3,14 @@
 //! Knows nothing of processors, queues or workers: where a task goes when it is woken is behind
 //! [`Schedule`], and what a queue holds is a [`Runnable`]. The parts: [`slot`] guards the future with
 //! the state word, [`cell`] puts future, output and scheduler together, [`registry`] lists the live
-//! tasks for shutdown, [`error`] says why there is no output.
+//! tasks, [`named`] gives them names, [`error`] says why there is no output.
 
 mod cell;
 mod error;
 mod join_handle;
 #[cfg(all(test, mainspring_loom))]
 mod loom_tests;
+mod named;
 mod registry;
 mod slot;
 
@@ -26,6 +27,7 @@ use crate::base::rank::assert_unlocked;
 pub(crate) use cell::Cell;
 pub use error::JoinError;
 pub use join_handle::{AbortHandle, JoinHandle};
+pub(crate) use named::Named;
 pub(crate) use registry::{Registration, Registry};
 
 /// What a run queue holds: a task, or a timer function that is due.
@@ -36,6 +38,26 @@ pub(crate) trait Runnable: Send + Sync {
 
     /// Ends it without running it, using up its queue entry. Never panics.
     fn cancel(self: Arc<Self>);
+
+    /// Which task it is, for somebody who looks at another thread's work. Costs two loads.
+    fn identity(&self) -> Identity;
+}
+
+/// Which task is meant, as plain numbers that fit into atomics; [`Registry::ask`] finds the task by them, as long as
+/// it is alive. If the two are read from two words while these change, they fit no task.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Identity {
+    /// The task's [`Id`]; 0 for what is no task.
+    pub(crate) id: u64,
+    /// The task's [`Registration`]; all ones if it has none.
+    pub(crate) registration: u64,
+}
+
+impl Identity {
+    /// Of what is no task.
+    pub(crate) const NONE: Identity = Identity { id: 0, registration: u64::MAX };
+    /// Of a report of a hand-off, of which nothing is reported.
+    pub(crate) const REPORT: Identity = Identity { id: u64::MAX, registration: u64::MAX };
 }
 
 /// An entry of a run queue. Owning one of a task is owning its queue entry.
@@ -45,6 +67,8 @@ pub(crate) type TaskRef = Arc<dyn Runnable>;
 pub(crate) trait Task: Runnable {
     fn id(&self) -> Id;
     fn spawned_at(&self) -> &'static Location<'static>;
+    /// What it is called, if it was given a name.
+    fn name(&self) -> Option<Arc<str>>;
     fn is_finished(&self) -> bool;
     /// Asks the task to end: its future is dropped on a worker, at once or when its poll returns.
     fn abort(self: Arc<Self>);
@@ -66,6 +90,10 @@ pub(crate) trait Schedule: Send + Sync + 'static {
     fn finished(&self, id: Id, registration: Registration);
     /// The task panicked; its error goes to who joins it.
     fn panicked(&self, payload: &(dyn Any + Send));
+    /// What the task that this belongs to is called.
+    fn name(&self) -> Option<&Arc<str>> {
+        None
+    }
 }
 
 /// The number of a task: unique in the process, in the order of spawning.
@@ -78,6 +106,11 @@ impl Id {
         // ordering: Relaxed, only uniqueness is asked for.
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         Id(NonZeroU64::new(id).expect("2^64 tasks were spawned"))
+    }
+
+    /// `None` for 0, which no task has.
+    pub(crate) fn from_u64(id: u64) -> Option<Id> {
+        NonZeroU64::new(id).map(Id)
     }
 
     pub(crate) fn as_u64(self) -> u64 {

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::{Id, Task};
+use super::{Id, Identity, Task};
 use crate::base::rank::{Rank, RankedMutex};
 use crate::base::slab::{Key, Slab};
 
@@ -64,6 +64,16 @@ impl Registry {
         self.shard(id).lock().tasks.remove(registration.key)
     }
 
+    /// Asks the task of an [`Identity`] something, if it is alive and the two numbers are of the same
+    /// task. It is asked under a lock, and only what is no user code: to hold on to the task could mean to drop it.
+    pub(crate) fn ask<R>(&self, identity: Identity, f: impl FnOnce(&dyn Task) -> R) -> Option<R> {
+        let id = Id::from_u64(identity.id)?;
+        let registration = Registration::from_u64(identity.registration);
+        let shard = self.shard(id).lock();
+        // A place that is used again has another key, but the numbers may come from two tasks of one shard.
+        shard.tasks.get(registration.key).filter(|task| task.id() == id).map(|task| f(&**task))
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().tasks.len()).sum()
     }
@@ -77,5 +87,78 @@ impl Registry {
             tasks.extend(shard.tasks.iter().cloned());
         }
         tasks
+    }
+}
+
+#[cfg(all(test, not(mainspring_loom)))]
+mod tests {
+    use std::any::Any;
+    use std::future::{Pending, pending};
+    use std::panic::Location;
+
+    use super::super::{Cell, Identity, Runnable, Schedule, TaskRef};
+    use super::*;
+
+    /// The tasks of these tests are never run.
+    struct Nowhere;
+
+    impl Schedule for Nowhere {
+        fn schedule(&self, _: TaskRef) {}
+        fn finished(&self, _: Id, _: Registration) {}
+        fn panicked(&self, _: &(dyn Any + Send)) {}
+    }
+
+    fn listed(registry: &Registry) -> (Arc<Cell<Pending<()>, Nowhere>>, Registration) {
+        let task = Cell::new(pending(), Nowhere, Location::caller());
+        let registration = registry.insert(Arc::clone(&task) as _).unwrap();
+        task.register(registration);
+        (task, registration)
+    }
+
+    fn found(registry: &Registry, identity: Identity) -> Option<Id> {
+        registry.ask(identity, |task| task.id())
+    }
+
+    #[test]
+    fn a_task_is_found_by_its_identity_until_it_is_removed() {
+        let registry = Registry::new(4);
+        let tasks: Vec<_> = (0..20).map(|_| listed(&registry)).collect();
+        for (task, _) in &tasks {
+            assert_eq!(found(&registry, task.identity()), Some(task.id()));
+        }
+        for (task, registration) in &tasks {
+            drop(registry.remove(task.id(), *registration));
+            assert_eq!(found(&registry, task.identity()), None);
+        }
+    }
+
+    #[test]
+    fn a_place_that_is_used_again_is_not_found_by_the_identity_of_its_former_task() {
+        let registry = Registry::new(1);
+        let (former, registration) = listed(&registry);
+        drop(registry.remove(former.id(), registration));
+        let (present, again) = listed(&registry);
+        assert_eq!(again.key.index(), registration.key.index());
+        assert_eq!(found(&registry, former.identity()), None);
+        assert_eq!(found(&registry, present.identity()), Some(present.id()));
+    }
+
+    #[test]
+    fn numbers_of_two_tasks_find_neither() {
+        let registry = Registry::new(1);
+        let ((one, _), (other, _)) = (listed(&registry), listed(&registry));
+        let mixed = Identity { id: one.identity().id, ..other.identity() };
+        assert_eq!(found(&registry, mixed), None);
+    }
+
+    #[test]
+    fn what_is_no_task_or_is_not_listed_yet_is_not_found() {
+        let registry = Registry::new(1);
+        let _listed = listed(&registry);
+        assert_eq!(found(&registry, Identity::NONE), None);
+        assert_eq!(
+            found(&registry, Cell::new(pending::<()>(), Nowhere, Location::caller()).identity()),
+            None
+        );
     }
 }

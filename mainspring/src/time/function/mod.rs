@@ -55,7 +55,7 @@ use crate::base::primitive::thread;
 use crate::base::rank::{Rank, RankedGuard, RankedMutex, assert_unlocked};
 use crate::runtime::current_or_ambient;
 use crate::sched::Scheduler;
-use crate::sched::task::{Runnable, TaskRef, drop_user_value};
+use crate::sched::task::{Identity, Runnable, TaskRef, drop_user_value};
 use crate::timers::{Earliest, Id};
 
 use self::wait::Running;
@@ -405,6 +405,10 @@ impl Runnable for Function {
         let action = state.action.take();
         drop(state);
         drop_user_value(action);
+    }
+
+    fn identity(&self) -> Identity {
+        Identity::NONE
     }
 }
 
