@@ -1,4 +1,4 @@
-// The timer workloads of this folder's Rust program, in Go: the same names and the same command line
+// The workloads of this folder's Rust program about timers and blocking, in Go: the same names and the same command line
 // (run go WORKLOAD --seconds=S), and the same outcome as JSON. What a workload models is said there.
 package main
 
@@ -18,17 +18,29 @@ const processors = 2
 const burst = 64
 
 var workloads = map[string]func(plan time.Duration) measurement{
-	"timer_churn":         func(plan time.Duration) measurement { return churn(plan, 2) },
-	"timer_churn_100":     func(plan time.Duration) measurement { return churn(plan, 100) },
-	"timer_churn_10m":     churn10m,
-	"timer_restart":       func(plan time.Duration) measurement { return restart(plan, 2) },
-	"timer_reset_now":     resetNow,
-	"timer_reset_160k":    reset160k,
-	"timer_fire":          func(time.Duration) measurement { return fire(100_000, 2*time.Second) },
-	"timer_fire_1m":       func(time.Duration) measurement { return fire(1_000_000, 6*time.Second) },
-	"timer_lateness_1000": func(plan time.Duration) measurement { return lateness(plan, 1000) },
-	"timer_lateness_10":   func(plan time.Duration) measurement { return lateness(plan, 10) },
-	"timer_burst":         func(time.Duration) measurement { return timerBurst() },
+	"timer_churn":           func(plan time.Duration) measurement { return churn(plan, 2) },
+	"timer_churn_100":       func(plan time.Duration) measurement { return churn(plan, 100) },
+	"timer_churn_10m":       churn10m,
+	"timer_restart":         func(plan time.Duration) measurement { return restart(plan, 2) },
+	"timer_reset_now":       resetNow,
+	"timer_reset_160k":      reset160k,
+	"timer_fire":            func(time.Duration) measurement { return fire(100_000, 2*time.Second) },
+	"timer_fire_1m":         func(time.Duration) measurement { return fire(1_000_000, 6*time.Second) },
+	"timer_lateness_1000":   func(plan time.Duration) measurement { return lateness(plan, 1000) },
+	"timer_lateness_10":     func(plan time.Duration) measurement { return lateness(plan, 10) },
+	"timer_burst":           func(time.Duration) measurement { return timerBurst() },
+	"blockers_sleep_1":      func(plan time.Duration) measurement { return besideBlockers(plan, asleep(1), true) },
+	"blockers_sleep_2":      func(plan time.Duration) measurement { return besideBlockers(plan, asleep(2), true) },
+	"blockers_spin_1":       func(plan time.Duration) measurement { return besideBlockers(plan, onCPU(1), false) },
+	"blockers_spin_2":       func(plan time.Duration) measurement { return besideBlockers(plan, onCPU(2), false) },
+	"echo_blockers_sleep_1": func(plan time.Duration) measurement { return echoBlockers(plan, asleep(1)) },
+	"echo_blockers_sleep_2": func(plan time.Duration) measurement { return echoBlockers(plan, asleep(2)) },
+	"echo_blockers_spin_1":  func(plan time.Duration) measurement { return echoBlockers(plan, onCPU(1)) },
+	"echo_blockers_spin_2":  func(plan time.Duration) measurement { return echoBlockers(plan, onCPU(2)) },
+	"echo_blockers_0":       func(plan time.Duration) measurement { return echoBlockers(plan, asleep(0)) },
+	"inline_blocking":       inlineBlocking,
+	"us_handlers":           usHandlers,
+	"idle_ticker":           idleTicker,
 }
 
 func main() {

@@ -1,10 +1,12 @@
-//! The load generator of the echo workload: two threads over epoll, no runtime's.
+//! The load generator of the echo workloads: two threads over epoll, no runtime's.
 //!
-//! A process of its own. Each connection has one message in flight. It connects, warms up, prints
-//! [`READY`], waits for a line on its standard input, measures, and prints [`Answered`] as JSON.
+//! A process of its own. Each connection has one message in flight. It connects, warms up, and prints [`READY`].
+//! For each line on its standard input it then measures once, and prints [`Answered`] as JSON. Lines that are
+//! the same name the same kind of phase, whose latencies are taken together.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -30,15 +32,20 @@ pub(crate) struct Load {
     pub(crate) connections: usize,
     /// Bytes of a message.
     pub(crate) message: usize,
+    /// Of one phase.
     pub(crate) time: Duration,
 }
 
-/// What it saw.
+/// What it saw in a phase.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Answered {
     pub(crate) messages: u64,
+    /// From the first message to the last answer.
+    pub(crate) wall_ns: f64,
+    /// Of the latencies in all phases of this kind so far.
     pub(crate) p50_ns: f64,
     pub(crate) p99_ns: f64,
+    pub(crate) max_ns: f64,
 }
 
 impl Load {
@@ -64,14 +71,23 @@ impl Load {
         }
         drive(&mut shares, WARM_UP)?;
         io::stdout().write_all(READY.as_bytes())?;
-        io::stdin().read_line(&mut String::new())?;
-        let mut latencies = drive(&mut shares, self.time)?;
-        let answered = Answered {
-            messages: latencies.len() as u64,
-            p50_ns: percentile(&mut latencies, 0.5),
-            p99_ns: percentile(&mut latencies, 0.99),
-        };
-        println!("{}", serde_json::to_string(&answered)?);
+        let mut latencies_by_kind: HashMap<String, Vec<f64>> = HashMap::new();
+        for kind in io::stdin().lock().lines() {
+            let start = Instant::now();
+            let mut new = drive(&mut shares, self.time)?;
+            let wall = start.elapsed();
+            let messages = new.len() as u64;
+            let latencies = latencies_by_kind.entry(kind?).or_default();
+            latencies.append(&mut new);
+            let answered = Answered {
+                messages,
+                wall_ns: wall.as_nanos() as f64,
+                p50_ns: percentile(latencies, 0.5),
+                p99_ns: percentile(latencies, 0.99),
+                max_ns: percentile(latencies, 1.0),
+            };
+            println!("{}", serde_json::to_string(&answered)?);
+        }
         Ok(())
     }
 }

@@ -1,7 +1,8 @@
 //! Side-by-side measurements: the same workloads on mainspring and on what users would pick instead.
 //!
-//! `compare` takes the peers in turn, each measurement in a fresh process (`run`), and prints a table. A workload is a file in [`workloads`], generic over the [`peers::Peer`] that it runs
-//! on; a runtime to compare with is a file in [`peers`]. Neither knows of the other, nor of rounds.
+//! `compare` takes the peers in turn, each measurement in a fresh process (`run`), and prints a table.
+//! A workload is a file in [`workloads`], generic over the [`peers::Peer`] that it runs on; a runtime to compare with is
+//! a file in [`peers`]. Neither knows of the other, nor of rounds.
 
 mod compare;
 mod load;
@@ -58,7 +59,7 @@ enum Command {
         #[arg(long, default_value_t = 2.0, value_parser = seconds, help = SECONDS)]
         seconds: f64,
     },
-    /// Sends echo messages to a server, as the workload `echo` asks for it
+    /// Sends echo messages to a server, as the workloads `echo` and `echo_blockers` ask for it
     #[command(hide = true)]
     Load {
         address: SocketAddr,

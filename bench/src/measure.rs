@@ -1,5 +1,7 @@
 //! What a measurement is, and the meter that takes one. Knows nothing of peers or workloads.
 
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -53,14 +55,20 @@ pub(crate) enum Unit {
     Nanoseconds,
     /// Less is better.
     Bytes,
+    /// Of something that should be the whole; more is better.
+    Part,
+    /// Less is better.
+    Count,
 }
 
 impl Unit {
     /// How good `value` is in terms of `base`: above 1 is better.
     pub(crate) fn ratio(self, value: f64, base: f64) -> f64 {
         match self {
-            Unit::PerSecond => value / base,
-            Unit::Nanoseconds | Unit::Bytes => base / value,
+            // Nothing may be what both came to.
+            _ if value == base => 1.0,
+            Unit::PerSecond | Unit::Part => value / base,
+            Unit::Nanoseconds | Unit::Bytes | Unit::Count => base / value,
         }
     }
 }
@@ -72,6 +80,14 @@ impl Figure {
 
     pub(crate) fn bytes(name: &str, value: f64) -> Figure {
         Figure { name: name.to_owned(), value, unit: Unit::Bytes }
+    }
+
+    pub(crate) fn part(name: &str, value: f64) -> Figure {
+        Figure { name: name.to_owned(), value, unit: Unit::Part }
+    }
+
+    pub(crate) fn count(name: &str, value: f64) -> Figure {
+        Figure { name: name.to_owned(), value, unit: Unit::Count }
     }
 }
 
@@ -120,19 +136,54 @@ fn cpu_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
+/// The CPU time of the thread that calls it, user and system.
+pub(crate) fn thread_cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
 /// The context switches of all threads that this process has now, voluntary and not. Zero where
 /// `/proc` does not tell; a thread that ends meanwhile is left out.
 fn context_switches() -> u64 {
-    let Ok(threads) = fs::read_dir("/proc/self/task") else { return 0 };
+    let both = |status: &String| switches(status, "voluntary") + switches(status, "nonvoluntary");
+    thread_statuses().values().map(both).sum()
+}
+
+/// How many threads this process has now.
+pub(crate) fn threads() -> usize {
+    thread_statuses().len()
+}
+
+/// How often each thread of this process has gone to sleep, to find out how often they were woken since.
+pub(crate) struct Sleeps(HashMap<OsString, u64>);
+
+impl Sleeps {
+    pub(crate) fn now() -> Sleeps {
+        let voluntary = |(id, status): (OsString, String)| (id, switches(&status, "voluntary"));
+        Sleeps(thread_statuses().into_iter().map(voluntary).collect())
+    }
+
+    /// Those of all threads together since `earlier`, but for threads that have ended.
+    pub(crate) fn since(&self, earlier: &Sleeps) -> u64 {
+        self.0.iter().map(|(id, count)| count - earlier.0.get(id).unwrap_or(&0)).sum()
+    }
+}
+
+/// What `/proc` says of each thread of this process, by its id. Nothing where it does not tell.
+fn thread_statuses() -> HashMap<OsString, String> {
+    let Ok(threads) = fs::read_dir("/proc/self/task") else { return HashMap::new() };
     threads
-        .filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("status")).ok())
-        .map(|status| {
-            status
-                .lines()
-                .filter_map(|line| line.split_once("voluntary_ctxt_switches:")?.1.trim().parse::<u64>().ok())
-                .sum::<u64>()
+        .filter_map(|thread| {
+            let thread = thread.ok()?;
+            Some((thread.file_name(), fs::read_to_string(thread.path().join("status")).ok()?))
         })
-        .sum()
+        .collect()
+}
+
+/// The context switches of a kind, `voluntary` or `nonvoluntary`.
+fn switches(status: &str, kind: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix(kind)?.strip_prefix("_ctxt_switches:"));
+    line.and_then(|line| line.trim().parse().ok()).unwrap_or(0)
 }
 
 /// The memory of this process that is in RAM now, in bytes. Zero where `/proc` does not tell.
@@ -152,6 +203,30 @@ mod tests {
         assert_eq!(Unit::PerSecond.ratio(3.0, 2.0), 1.5);
         assert_eq!(Unit::Nanoseconds.ratio(2.0, 3.0), 1.5);
         assert_eq!(Unit::Bytes.ratio(2.0, 3.0), 1.5);
+        assert_eq!(Unit::Part.ratio(3.0, 2.0), 1.5);
+        assert_eq!(Unit::Count.ratio(2.0, 3.0), 1.5);
+        assert_eq!(Unit::Count.ratio(0.0, 0.0), 1.0);
+    }
+
+    #[test]
+    fn switches_are_told_apart_by_their_kind() {
+        let status = "Threads:\t3\nvoluntary_ctxt_switches:\t51\nnonvoluntary_ctxt_switches:\t7\n";
+        assert_eq!(switches(status, "voluntary"), 51);
+        assert_eq!(switches(status, "nonvoluntary"), 7);
+        assert_eq!(switches("Threads:\t3\n", "voluntary"), 0);
+    }
+
+    #[test]
+    fn the_sleeps_of_new_and_of_old_threads_are_counted() {
+        let sleeps = |threads: &[(&str, u64)]| {
+            Sleeps(threads.iter().map(|(id, count)| (OsString::from(id), *count)).collect())
+        };
+        let before = sleeps(&[("1", 10), ("2", 20)]);
+        assert_eq!(sleeps(&[("1", 13), ("3", 5)]).since(&before), 8);
+        let before = Sleeps::now();
+        (0..20).for_each(|_| std::thread::sleep(Duration::from_micros(1)));
+        assert!(Sleeps::now().since(&before) >= 20);
+        assert!(threads() >= 1);
     }
 
     #[test]

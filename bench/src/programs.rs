@@ -18,7 +18,9 @@ const GO_SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/go");
 /// The program for `peer`, where `own` is the running one; or why there is none. Go's is built by this.
 pub(crate) fn find(peer: PeerName, own: &Path) -> Result<PathBuf, String> {
     match peer {
-        PeerName::Tokio | PeerName::Smol | PeerName::Mainspring => Ok(own.to_owned()),
+        PeerName::Tokio | PeerName::Smol | PeerName::Mainspring | PeerName::MainspringOff => {
+            Ok(own.to_owned())
+        }
         PeerName::TokioAlt => unstable_build(own).filter(|path| path.exists()).ok_or_else(|| {
             format!(
                 "build it with RUSTFLAGS=\"--cfg {UNSTABLE}\" CARGO_TARGET_DIR=target/{UNSTABLE} \

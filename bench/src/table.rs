@@ -12,12 +12,14 @@ use crate::workloads::WorkloadName;
 
 /// The peer that the table is about: the others are measured to be compared with it.
 const OWN: PeerName = PeerName::Mainspring;
+/// The same without a part of it, which is no other peer: it is compared with [`OWN`].
+const OWN_WITHOUT: PeerName = PeerName::MainspringOff;
 
 pub(crate) fn render(records: &[Record]) -> String {
     let mut text = String::new();
     let _ = writeln!(
         text,
-        "\n{:<20} {:<10} {:<11} {:>25} {:<28} {:>11} {:>11} {:>11}",
+        "\n{:<24} {:<16} {:<14} {:>25} {:<31} {:>11} {:>11} {:>11}",
         "workload",
         "figure",
         "peer",
@@ -33,8 +35,8 @@ pub(crate) fn render(records: &[Record]) -> String {
     }
     let _ = writeln!(
         text,
-        "\nx: in terms of the best peer but {OWN}, which is named; the median of the ratios within a \
-         round; above 1 is better, also where less is better.",
+        "\nx: in terms of the best peer but {OWN}, which is named, and {OWN_WITHOUT} in terms of {OWN}; \
+         the median of the ratios within a round; above 1 is better, also where less is better.",
     );
     text.push_str(&warning(records));
     text
@@ -49,8 +51,10 @@ fn render_workload(text: &mut String, workload: WorkloadName, records: &[&Record
     }
     for name in names {
         let best = best_other(records, name);
+        let own = of_peer(records, OWN);
         for &peer in PeerName::value_variants() {
-            render_line(text, workload, name, &of_peer(records, peer), best.as_deref());
+            let base = if peer == OWN_WITHOUT && !own.is_empty() { Some(&own) } else { best.as_ref() };
+            render_line(text, workload, name, &of_peer(records, peer), base.map(Vec::as_slice));
         }
     }
     for &peer in PeerName::value_variants() {
@@ -61,7 +65,7 @@ fn render_workload(text: &mut String, workload: WorkloadName, records: &[&Record
         if let Some(reason) = skipped {
             let _ = writeln!(
                 text,
-                "{:<20} {:<10} {:<11} skipped: {reason}",
+                "{:<24} {:<16} {:<14} skipped: {reason}",
                 workload.to_string(),
                 "",
                 peer.to_string()
@@ -70,13 +74,13 @@ fn render_workload(text: &mut String, workload: WorkloadName, records: &[&Record
     }
 }
 
-/// A figure of one peer, whose records these are, in terms of the best one's.
+/// A figure of one peer, whose records these are, in terms of the base's.
 fn render_line(
     text: &mut String,
     workload: WorkloadName,
     name: &str,
     records: &[&Record],
-    best: Option<&[&Record]>,
+    base: Option<&[&Record]>,
 ) {
     let figures: Vec<&Figure> = records.iter().filter_map(|record| figure(record, name)).collect();
     let Some(values) = Summary::of(figures.iter().map(|figure| figure.value).collect()) else { return };
@@ -84,11 +88,11 @@ fn render_line(
     let show = |value| show(value, unit);
     let _ = write!(
         text,
-        "{:<20} {name:<10} {:<11} {:>25} {:<28}",
+        "{:<24} {name:<16} {:<14} {:>25} {:<31}",
         workload.to_string(),
         peer.to_string(),
         format!("{} ({}..{})", show(values.median), show(values.min), show(values.max)),
-        best.map_or_else(String::new, |best| show_ratios(records, best, name)),
+        base.map_or_else(String::new, |base| show_ratios(records, base, name)),
     );
     let measurements: Vec<&Measurement> = records.iter().filter_map(|record| measured(record)).collect();
     if measurements[0].figures[0].name == name {
@@ -121,9 +125,10 @@ fn show_ratios(records: &[&Record], base: &[&Record], name: &str) -> String {
         .map_or_else(String::new, |x| format!("{:>6.2} ({:.2}..{:.2}) {peer}", x.median, x.min, x.max))
 }
 
-/// The records of the peer whose median of a figure is the best, [`OWN`] left out.
+/// The records of the peer whose median of a figure is the best, [`OWN`] left out; those of [`OWN_WITHOUT`] if
+/// there is no other.
 fn best_other<'a>(records: &[&'a Record], name: &str) -> Option<Vec<&'a Record>> {
-    let others = PeerName::value_variants().iter().filter(|&&peer| peer != OWN);
+    let others = PeerName::value_variants().iter().filter(|&&peer| peer != OWN && peer != OWN_WITHOUT);
     let with_median = others.filter_map(|&peer| {
         let own = of_peer(records, peer);
         let figures: Vec<&Figure> = own.iter().filter_map(|record| figure(record, name)).collect();
@@ -132,7 +137,10 @@ fn best_other<'a>(records: &[&'a Record], name: &str) -> Option<Vec<&'a Record>>
         Some((unit, median, own))
     });
     let best = with_median.reduce(|best, next| if next.0.ratio(next.1, best.1) > 1.0 { next } else { best });
-    best.map(|(_, _, records)| records)
+    best.map(|(_, _, records)| records).or_else(|| {
+        Some(of_peer(records, OWN_WITHOUT))
+            .filter(|without| without.iter().any(|r| figure(r, name).is_some()))
+    })
 }
 
 fn of_peer<'a>(records: &[&'a Record], peer: PeerName) -> Vec<&'a Record> {
@@ -171,6 +179,7 @@ fn show(value: f64, unit: Unit) -> String {
         Unit::PerSecond => (&[1.0, 1e3, 1e6, 1e9], &["/s", "k/s", "M/s", "G/s"]),
         Unit::Nanoseconds => (&[1.0, 1e3, 1e6, 1e9], &["ns", "us", "ms", "s"]),
         Unit::Bytes => (&[1.0, 1e3, 1e6, 1e9], &["B", "kB", "MB", "GB"]),
+        Unit::Part | Unit::Count => (&[1.0, 1e3, 1e6, 1e9], &["", "k", "M", "G"]),
     };
     let index = steps.iter().rposition(|&step| value >= step).unwrap_or(0);
     let scaled = value / steps[index];
@@ -219,6 +228,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_other_peer_is_compared_with_the_own_one() {
+        let own = record(0, PeerName::Mainspring, 4e6);
+        let without = record(0, PeerName::MainspringOff, 8e6);
+        let text = render(&[record(0, PeerName::Tokio, 2e6), own, without]);
+        assert!(text.contains("2.00 (2.00..2.00) tokio"), "{text}");
+        assert!(text.contains("2.00 (2.00..2.00) mainspring "), "{text}");
+        let own = record(0, PeerName::Mainspring, 4e6);
+        let without = record(0, PeerName::MainspringOff, 8e6);
+        let text = render(&[own, without]);
+        assert!(text.contains("0.50 (0.50..0.50) mainspring-off"), "{text}");
+    }
+
+    #[test]
     fn a_peer_that_was_skipped_says_why_beside_one_that_was_not() {
         let mut skipped = record(0, PeerName::Go, 1.0);
         skipped.outcome = Outcome::Skipped("no go".to_owned());
@@ -233,5 +255,7 @@ mod tests {
         assert_eq!(show(51_234.0, Unit::Nanoseconds), "51.2us");
         assert_eq!(show(999_000.0, Unit::PerSecond), "999k/s");
         assert_eq!(show(3.456e6, Unit::PerSecond), "3.46M/s");
+        assert_eq!(show(0.913, Unit::Part), "0.91");
+        assert_eq!(show(12.0, Unit::Count), "12.0");
     }
 }

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use mainspring::net::{TcpListener, TcpStream};
-use mainspring::runtime::{Builder, Runtime};
+use mainspring::runtime::{Builder, Handoff, Runtime};
 
 use super::{PROCESSORS, Peer};
 
@@ -15,7 +15,15 @@ pub(crate) struct Mainspring(Runtime);
 
 impl Mainspring {
     pub(crate) fn new() -> io::Result<Mainspring> {
-        Builder::new().processors(PROCESSORS).build().map(Mainspring)
+        Self::builder().build().map(Mainspring)
+    }
+
+    pub(crate) fn without_handoff() -> io::Result<Mainspring> {
+        Self::builder().handoff(Handoff::off()).build().map(Mainspring)
+    }
+
+    fn builder() -> Builder {
+        Builder::new().processors(PROCESSORS)
     }
 }
 
@@ -69,6 +77,16 @@ impl Peer for Mainspring {
             assert!(timer.stop(), "{timeout:?} passed at once");
             timer.reset(timeout);
         }))
+    }
+
+    fn in_place<R>(function: impl FnOnce() -> R) -> Option<R> {
+        Some(mainspring::blocking(function))
+    }
+
+    fn declared(
+        function: impl FnOnce() + Send + 'static,
+    ) -> Option<impl Future<Output = ()> + Send + 'static> {
+        Some(async { mainspring::blocking(function) })
     }
 
     async fn bind() -> io::Result<(TcpListener, SocketAddr)> {

@@ -9,7 +9,7 @@ mod smol;
 mod tokio;
 
 use std::fmt::{self, Debug};
-use std::future::Future;
+use std::future::{Future, Ready};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -58,6 +58,20 @@ pub(crate) trait Peer: Sized + Send + Sync + 'static {
         None
     }
 
+    /// Calls a function that blocks its thread, on the thread of the task that calls this, and says so to the
+    /// runtime; `None` if it has nothing for that.
+    fn in_place<R>(_function: impl FnOnce() -> R) -> Option<R> {
+        None
+    }
+
+    /// Calls a function that blocks its thread, in the way that the documentation names first; `None` if the
+    /// peer has none here.
+    fn declared(
+        _function: impl FnOnce() + Send + 'static,
+    ) -> Option<impl Future<Output = ()> + Send + 'static> {
+        None::<Ready<()>>
+    }
+
     /// Listens at a free port of the loopback interface.
     fn bind() -> impl Future<Output = io::Result<(Self::Listener, SocketAddr)>> + Send;
     /// The stream has TCP_NODELAY set.
@@ -77,6 +91,8 @@ pub(crate) enum PeerName {
     Smol,
     Go,
     Mainspring,
+    /// mainspring without hand-off, to see what that brings and what it costs
+    MainspringOff,
 }
 
 impl PeerName {
@@ -91,6 +107,9 @@ impl PeerName {
             PeerName::Smol => workloads::run(&smol::Smol::new()?, workload, plan),
             PeerName::Go => Ok(Outcome::Skipped("a program of its own runs it".to_owned())),
             PeerName::Mainspring => workloads::run(&mainspring::Mainspring::new()?, workload, plan),
+            PeerName::MainspringOff => {
+                workloads::run(&mainspring::Mainspring::without_handoff()?, workload, plan)
+            }
         }
     }
 }

@@ -76,6 +76,16 @@ impl Peer for Tokio {
         sleep.reset(tokio::time::Instant::now() + duration);
     }
 
+    fn in_place<R>(function: impl FnOnce() -> R) -> Option<R> {
+        Some(tokio::task::block_in_place(function))
+    }
+
+    fn declared(
+        function: impl FnOnce() + Send + 'static,
+    ) -> Option<impl Future<Output = ()> + Send + 'static> {
+        Some(async { tokio::task::spawn_blocking(function).await.expect("a function that blocks") })
+    }
+
     async fn bind() -> io::Result<(TcpListener, SocketAddr)> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;

@@ -3,10 +3,11 @@
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 use super::Plan;
-use crate::load::{self, Load};
+use crate::load::{self, Answered, Load};
 use crate::measure::{Figure, Measurement, Meter};
 use crate::peers::Peer;
 
@@ -17,9 +18,32 @@ const MESSAGE: usize = 64;
 const BUFFER: usize = 4096;
 
 pub(super) fn run<P: Peer>(peer: &P, plan: Plan) -> io::Result<Measurement> {
+    with_load(peer, plan.time, |load| {
+        let meter = Meter::start();
+        let answered = load.measure("echo")?;
+        let mut measurement = meter.stop(answered.messages);
+        measurement.figures.push(Figure::nanoseconds("p50", answered.p50_ns));
+        measurement.figures.push(Figure::nanoseconds("p99", answered.p99_ns));
+        Ok(measurement)
+    })
+}
+
+/// The load generator, which is warm and waits.
+pub(super) struct LoadProcess {
+    to: ChildStdin,
+    from: BufReader<ChildStdout>,
+}
+
+/// Starts a server and the load generator, which measures for `time` whenever it is told to.
+pub(super) fn with_load<P: Peer, R>(
+    peer: &P,
+    time: Duration,
+    measure: impl FnOnce(&mut LoadProcess) -> io::Result<R>,
+) -> io::Result<R> {
     let address = peer.run(serve::<P>())?;
-    let mut child = start_load(address, plan)?;
-    let measured = measure(&mut child);
+    let mut child = start_load(address, time)?;
+    // The process ends when it sees the end of its input.
+    let measured = LoadProcess::wait_for(&mut child).and_then(|mut load| measure(&mut load));
     if measured.is_err() {
         // It may have ended by itself, which is as good.
         let _ = child.kill();
@@ -31,8 +55,8 @@ pub(super) fn run<P: Peer>(peer: &P, plan: Plan) -> io::Result<Measurement> {
     measured
 }
 
-fn start_load(address: SocketAddr, plan: Plan) -> io::Result<Child> {
-    let load = Load { address, connections: CONNECTIONS, message: MESSAGE, time: plan.time };
+fn start_load(address: SocketAddr, time: Duration) -> io::Result<Child> {
+    let load = Load { address, connections: CONNECTIONS, message: MESSAGE, time };
     Command::new(std::env::current_exe()?)
         .args(load.arguments())
         .stdin(Stdio::piped())
@@ -40,24 +64,26 @@ fn start_load(address: SocketAddr, plan: Plan) -> io::Result<Child> {
         .spawn()
 }
 
-/// Waits until the load generator is warm, lets it go, and measures until it has a result.
-fn measure(child: &mut Child) -> io::Result<Measurement> {
-    let mut to_load = child.stdin.take().expect("it is piped");
-    let mut from_load = BufReader::new(child.stdout.take().expect("it is piped"));
-    let mut line = String::new();
-    from_load.read_line(&mut line)?;
-    if line != load::READY {
-        return Err(io::Error::other("the load generator did not get ready"));
+impl LoadProcess {
+    /// Waits until it is warm.
+    fn wait_for(child: &mut Child) -> io::Result<LoadProcess> {
+        let to = child.stdin.take().expect("it is piped");
+        let mut from = BufReader::new(child.stdout.take().expect("it is piped"));
+        let mut line = String::new();
+        from.read_line(&mut line)?;
+        if line != load::READY {
+            return Err(io::Error::other("the load generator did not get ready"));
+        }
+        Ok(LoadProcess { to, from })
     }
-    let meter = Meter::start();
-    to_load.write_all(b"go\n")?;
-    line.clear();
-    from_load.read_line(&mut line)?;
-    let result: load::Answered = serde_json::from_str(&line)?;
-    let mut measurement = meter.stop(result.messages);
-    measurement.figures.push(Figure::nanoseconds("p50", result.p50_ns));
-    measurement.figures.push(Figure::nanoseconds("p99", result.p99_ns));
-    Ok(measurement)
+
+    /// Lets it go, and waits for what it has seen in this phase, which is of the kind that is named.
+    pub(super) fn measure(&mut self, kind: &str) -> io::Result<Answered> {
+        writeln!(self.to, "{kind}")?;
+        let mut line = String::new();
+        self.from.read_line(&mut line)?;
+        Ok(serde_json::from_str(&line)?)
+    }
 }
 
 async fn serve<P: Peer>() -> io::Result<SocketAddr> {

@@ -1,8 +1,17 @@
 //! The workloads, each in a file of its own and the same for every peer.
 
+mod beside_blockers;
+mod blockers;
+mod blocking_empty;
+mod bursts;
 mod chained_spawn;
 mod echo;
+mod echo_blockers;
+mod general_load;
 mod http_hello;
+mod idle_ticker;
+mod inline_blocking;
+mod parallel_sort;
 mod ping_pong;
 mod sleep_50us;
 mod sleepers;
@@ -15,6 +24,8 @@ mod timer_lateness;
 mod timer_reset;
 mod timer_reset_160k;
 mod timer_restart;
+mod us_handlers;
+mod work;
 mod yield_many;
 
 use std::fmt;
@@ -27,6 +38,7 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use serde::{Serialize, Serializer};
 
+use self::blockers::Blockers;
 use crate::measure::{Measurement, Meter, Outcome};
 use crate::peers::Peer;
 
@@ -81,8 +93,53 @@ pub(crate) enum WorkloadName {
     /// Sleeps of 50 us, one after the other, with nothing else to do
     #[value(name = "sleep_50us")]
     Sleep50us,
+    /// 200 tasks that sleep 0.1 to 5 ms, over and over, beside one that blocks its thread asleep, often
+    #[value(name = "blockers_sleep_1")]
+    BlockersSleep1,
+    /// The same beside two that do so at the same time, as many as there are processors
+    #[value(name = "blockers_sleep_2")]
+    BlockersSleep2,
+    /// The same beside one that computes for long, often
+    #[value(name = "blockers_spin_1")]
+    BlockersSpin1,
+    /// The same beside two that do so at the same time
+    #[value(name = "blockers_spin_2")]
+    BlockersSpin2,
+    /// The same beside two that sleep, for a second out of two
+    Bursts,
+    /// 1,000 tasks that block their thread for 1 ms each, and a ticker beside them
+    InlineBlocking,
+    /// The same in the way that the peer's documentation tells users to block
+    InlineBlockingDeclared,
+    /// The same, declared to the runtime but on the task's own thread
+    InlineBlockingInPlace,
+    /// 64 tasks that compute for 1 to 200 ms each, spawned at once
+    GeneralLoad,
+    /// Merge sort of 4 million numbers, a task for each half
+    ParallelSort,
+    /// Tasks that sleep 500 us, spawn a few that are done in a microsecond, and await those, over and over
+    UsHandlers,
+    /// Declare that a function blocks which does nothing
+    BlockingEmpty,
+    /// A ticker of 1 s in a process that is otherwise idle, for 10 s at the least
+    IdleTicker,
     /// TCP echo of 64 bytes on 64 connections, load from another process
     Echo,
+    /// The same, with a task beside it that blocks its thread asleep, often, and without, in turn
+    #[value(name = "echo_blockers_sleep_1")]
+    EchoBlockersSleep1,
+    /// The same with two that do so at the same time
+    #[value(name = "echo_blockers_sleep_2")]
+    EchoBlockersSleep2,
+    /// The same with one that computes for long, often
+    #[value(name = "echo_blockers_spin_1")]
+    EchoBlockersSpin1,
+    /// The same with two that do so at the same time
+    #[value(name = "echo_blockers_spin_2")]
+    EchoBlockersSpin2,
+    /// The same with none in either turn: what noise there is in the comparison
+    #[value(name = "echo_blockers_0")]
+    EchoBlockers0,
     /// HTTP/1.1 by hyper, 64 connections, load from wrk
     HttpHello,
 }
@@ -119,7 +176,25 @@ pub(crate) fn run<P: Peer>(peer: &P, name: WorkloadName, plan: Plan) -> io::Resu
         WorkloadName::TimerLateness10 => timer_lateness::run(peer, plan, 10),
         WorkloadName::TimerBurst => timer_burst::run(peer),
         WorkloadName::Sleep50us => sleep_50us::run(peer, plan),
-        WorkloadName::Echo => return echo::run(peer, plan).map(Outcome::Measured),
+        WorkloadName::BlockersSleep1 => beside_blockers::run(peer, plan, Blockers::asleep(1)),
+        WorkloadName::BlockersSleep2 => beside_blockers::run(peer, plan, Blockers::asleep(2)),
+        WorkloadName::BlockersSpin1 => beside_blockers::run(peer, plan, Blockers::on_cpu(1)),
+        WorkloadName::BlockersSpin2 => beside_blockers::run(peer, plan, Blockers::on_cpu(2)),
+        WorkloadName::Bursts => bursts::run(peer, plan),
+        WorkloadName::InlineBlocking => inline_blocking::run(peer, plan),
+        WorkloadName::InlineBlockingDeclared => return Ok(inline_blocking::run_declared(peer, plan)),
+        WorkloadName::InlineBlockingInPlace => return Ok(inline_blocking::run_in_place(peer, plan)),
+        WorkloadName::GeneralLoad => general_load::run(peer, plan),
+        WorkloadName::ParallelSort => parallel_sort::run(peer, plan),
+        WorkloadName::UsHandlers => us_handlers::run(peer, plan),
+        WorkloadName::BlockingEmpty => return Ok(blocking_empty::run(peer, plan)),
+        WorkloadName::IdleTicker => idle_ticker::run(peer, plan),
+        WorkloadName::Echo => echo::run(peer, plan)?,
+        WorkloadName::EchoBlockersSleep1 => echo_blockers::run(peer, plan, Blockers::asleep(1))?,
+        WorkloadName::EchoBlockersSleep2 => echo_blockers::run(peer, plan, Blockers::asleep(2))?,
+        WorkloadName::EchoBlockersSpin1 => echo_blockers::run(peer, plan, Blockers::on_cpu(1))?,
+        WorkloadName::EchoBlockersSpin2 => echo_blockers::run(peer, plan, Blockers::on_cpu(2))?,
+        WorkloadName::EchoBlockers0 => echo_blockers::run(peer, plan, Blockers::asleep(0))?,
         WorkloadName::HttpHello => return http_hello::run(peer, plan),
     };
     Ok(Outcome::Measured(measurement))

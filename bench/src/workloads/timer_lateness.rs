@@ -31,19 +31,25 @@ pub(super) fn run<P: Peer>(peer: &P, plan: Plan, tasks: u64) -> Measurement {
     })
 }
 
-/// How late each sleep was, in nanoseconds.
-async fn sleep_often<P: Peer>(end: Instant, time: Duration, seed: u64) -> Vec<f64> {
-    let mut random = fastrand::Rng::with_seed(seed);
+/// How late each sleep was, in nanoseconds, of a task that sleeps until `end`, for `time`.
+pub(super) async fn sleep_often<P: Peer>(end: Instant, time: Duration, seed: u64) -> Vec<f64> {
     let expected = time.as_nanos() as u64 / u64::midpoint(SHORTEST_NS, LONGEST_NS);
     let mut late = Vec::with_capacity(expected as usize);
+    note_sleeps::<P>(end, seed, |_, how_late| late.push(how_late.as_nanos() as f64)).await;
+    late
+}
+
+/// Sleeps over and over until `end`; `note` is told when each sleep was due, and how late it was.
+pub(super) async fn note_sleeps<P: Peer>(end: Instant, seed: u64, mut note: impl FnMut(Instant, Duration)) {
+    let mut random = fastrand::Rng::with_seed(seed);
     loop {
         let sleep = Duration::from_nanos(random.u64(SHORTEST_NS..=LONGEST_NS));
         let start = Instant::now();
         P::sleep(sleep).await;
         let now = Instant::now();
-        late.push((now - start).saturating_sub(sleep).as_nanos() as f64);
+        note(start + sleep, (now - start).saturating_sub(sleep));
         if now >= end {
-            return late;
+            return;
         }
     }
 }
