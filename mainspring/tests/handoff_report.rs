@@ -180,6 +180,20 @@ fn a_task_that_never_returns_is_told_of_once() {
     }
 }
 
+#[test]
+fn a_task_that_has_a_name_is_told_of_by_it() {
+    let watchdog = Watchdog::here();
+    let (runtime, reports) = reporting(&watchdog, 1, "named");
+    let (crew, hold) = Crew::one(Way::Channel);
+    let named = mainspring::task::Builder::new().name("import");
+    let task = named.spawn_on(async move { hold() }, &runtime.handle());
+    let report = reports.wait_for(Some(task.id()), 1).remove(0);
+    assert_eq!(report.name.as_deref(), Some("import"));
+    assert!(report.to_string().contains("(import)"), "{report}");
+    crew.let_go();
+    runtime.block_on(task).unwrap();
+}
+
 /// Whichever of the threads it is that tells them.
 #[test]
 fn of_each_poll_that_blocks_the_beginning_is_told_before_the_end() {
