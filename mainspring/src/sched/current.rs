@@ -147,6 +147,16 @@ pub(crate) fn worker() -> Option<(Arc<Scheduler>, Arc<Seat>)> {
         .flatten()
 }
 
+/// Sets where tasks go that are woken now, if this thread is a worker with a processor; the token as it was.
+pub(crate) fn replace_place(place: Place) -> Option<Token> {
+    let replace = |current: &Current| {
+        let token = current.token.get();
+        current.token.set(token.map(|token| Token { place, ..token }));
+        token
+    };
+    CURRENT.try_with(replace).ok().flatten()
+}
+
 pub(crate) fn set_token(token: Option<Token>) {
     let _ = CURRENT.try_with(|current| current.token.set(token));
 }

@@ -327,7 +327,7 @@ fn loom_when_all_workers_sleep_one_sits_in_the_poller() {
         let mut threads = start_workers(&scheduler, 1);
         threads.push(thread::spawn({
             let scheduler = Arc::clone(&scheduler);
-            move || drop(scheduler.attend_from_outside())
+            move || drop(scheduler.attend_from_outside(true))
         }));
         threads.pop().unwrap().join().unwrap();
         readiness.event();

@@ -48,6 +48,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::handoff::{HandoffCause, Regions};
+use super::processor::Place;
 use super::task::{Identity, Runnable, TaskRef, wake};
 use super::watch::Watch;
 use super::{Scheduler, current};
@@ -402,9 +403,11 @@ impl Scheduler {
         let overdue = next_timer.saturating_add(PERIOD) < self.now();
         if self.idle.processors() == 0 {
             look.left_over.clear();
-            // All are at work. Who waits for a descriptor or a timer should not wait for the longest of them.
-            if unattended || overdue {
-                look.wakers = self.attend_from_outside();
+            // All are at work. Who waits for a descriptor should not wait for the longest of them; nor who waits for a
+            // timer, where no processor can be handed off.
+            let is_stuck_for_good = overdue && !(self.handoff.enabled && self.can_staff());
+            if unattended || is_stuck_for_good {
+                look.wakers = self.attend_from_outside(is_stuck_for_good);
             }
             return;
         }
@@ -426,7 +429,7 @@ impl Scheduler {
         look.in_need = none_to_be_had && self.nobody_comes() && self.idle.sleepers() == 0;
         if look.in_need {
             // Perhaps they wait for just this. A waker that blocks does no more harm here than it would have done anyway.
-            self.attend().into_iter().for_each(wake);
+            self.attend(true).into_iter().for_each(wake);
         }
     }
 
@@ -450,8 +453,8 @@ impl Scheduler {
 
     /// Does what a worker would do that sits in the poller; what it wakes goes to the global queue, behind the wakers
     /// themselves, which are a task.
-    pub(super) fn attend_from_outside(self: &Arc<Self>) -> Option<Arc<Wakers>> {
-        let wakers = self.attend();
+    pub(super) fn attend_from_outside(self: &Arc<Self>, fires: bool) -> Option<Arc<Wakers>> {
+        let wakers = self.attend(fires);
         if wakers.is_empty() {
             return None;
         }
@@ -460,8 +463,8 @@ impl Scheduler {
         Some(wakers)
     }
 
-    /// Looks at the poller without waiting, and takes what is due on any processor.
-    fn attend(self: &Arc<Self>) -> Vec<Waker> {
+    /// Looks at the poller without waiting, and takes what is due on any processor, if it `fires` at all.
+    fn attend(self: &Arc<Self>, fires: bool) -> Vec<Waker> {
         let mut wakers = Vec::new();
         if let Some(mut turn) = self.poller.try_turn() {
             // An error is the next worker's to meet: it polls in earnest.
@@ -473,7 +476,7 @@ impl Scheduler {
             self.wake_one();
         }
         let mut due = Vec::new();
-        for processor in 0..self.processors.len() {
+        for processor in (0..self.processors.len()).filter(|_| fires) {
             self.take_due(processor, &mut due);
         }
         wakers.extend(due.into_iter().map(|due| due.waker));
@@ -494,7 +497,10 @@ impl Wakers {
 
 impl Runnable for Wakers {
     fn run(self: Arc<Self>) -> Option<TaskRef> {
+        // In their order, as a worker calls them between two polls.
+        let token = current::replace_place(Place::Due);
         self.call();
+        current::set_token(token);
         None
     }
 
