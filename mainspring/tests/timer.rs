@@ -9,8 +9,9 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 
 use common::drops::Count;
+use common::watchdog::Watchdog;
 use common::{check, eventually, until, watched};
-use mainspring::runtime::Handle;
+use mainspring::runtime::{Builder, Handle, Handoff};
 use mainspring::task::yield_now;
 use mainspring::time::{Duration, Instant, Timer, after_func, every, sleep};
 
@@ -272,9 +273,11 @@ fn functions_are_dropped_with_their_runtime_and_nothing_is_pending_afterwards() 
 }
 
 /// Arms functions for `delays`, in this order, on a runtime of one processor that is busy until all of them are
-/// due; the order in which they ran. `None` if arming took so long that it says nothing.
+/// due; the order in which they ran. `None` if arming took so long that it says nothing. Without hand-off, which would
+/// have others fire some while the rest is being armed.
 fn order_of_functions(delays: &[Duration], step: Duration) -> Option<Vec<usize>> {
-    let (_watchdog, runtime) = watched(1);
+    let _watchdog = Watchdog::here();
+    let runtime = Builder::new().processors(1).handoff(Handoff::off()).build().unwrap();
     let delays = delays.to_vec();
     let task = runtime.spawn(async move {
         let (ran, order) = channel();

@@ -81,6 +81,10 @@ pub(crate) struct Monitor {
     soon: AtomicU64,
 }
 
+/// So long overdue, timers of a processor that cannot be handed off are fired from outside. What is fired sooner by its
+/// own worker runs in the order in which it was armed.
+const STUCK: Duration = Duration::from_millis(100);
+
 /// What comes after a look.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Rest {
@@ -405,7 +409,8 @@ impl Scheduler {
             look.left_over.clear();
             // All are at work. Who waits for a descriptor should not wait for the longest of them; nor who waits for a
             // timer, where no processor can be handed off.
-            let is_stuck_for_good = overdue && !(self.handoff.enabled && self.can_staff());
+            let is_stuck_for_good =
+                next_timer.saturating_add(STUCK) < self.now() && !(self.handoff.enabled && self.can_staff());
             if unattended || is_stuck_for_good {
                 look.wakers = self.attend_from_outside(is_stuck_for_good);
             }
