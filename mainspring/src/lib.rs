@@ -41,8 +41,8 @@
 //! # Code that blocks
 //!
 //! A task that blocks its thread delays nobody: a monitor notices that the thread sleeps in the kernel, within about a
-//! millisecond (4 ms if that has not happened for 10 s), or that it has computed for 10 ms, and gives its processor, with every queued task and every timer, to
-//! another thread. Nothing has to be declared; [`blocking`] says it in advance, for some nanoseconds, and spares the
+//! millisecond (4 ms if that has not happened for 10 s), or that it has computed for 10 ms, and gives its processor, with
+//! every queued task and every timer, to another thread. Nothing has to be declared; [`blocking`] says it in advance, for some nanoseconds, and spares the
 //! doubt. [`runtime::Builder::handoff`] has the thresholds and the switch, and
 //! [`runtime::Builder::handoff_hook`] tells which tasks it was.
 //!
@@ -162,8 +162,8 @@ where
 }
 
 /// Runs a function that may block on a thread of the blocking pool, which is started if none is idle. At
-/// most [`max_threads`](runtime::Builder::max_threads), less one for each processor, run at once; what comes beyond waits its turn. If
-/// the operating system gives no thread, the threads that there are do the work.
+/// most [`max_threads`](runtime::Builder::max_threads), less one for each processor, run at once; what comes beyond waits
+/// its turn. If the operating system gives no thread, the threads that there are do the work.
 ///
 /// [`abort`](JoinHandle::abort) works as long as the function has not begun.
 ///

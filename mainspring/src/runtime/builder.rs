@@ -79,8 +79,9 @@ impl Builder {
     /// more than there are processors. At the bound, or if the operating system gives no thread, blocked threads
     /// keep their processors, and functions wait for one another. (The monitor's thread is not counted.)
     ///
-    /// If all of them are blocked, in `block_on` or in functions, timers and sockets are looked after by the monitor, every
-    /// 10 ms, so that whoever waits for these is woken; a task has to wait for a thread.
+    /// If all of them are blocked, timers and sockets are looked after by the monitor, so that whoever waits for these in a
+    /// `block_on` is woken: every 10 ms, or after 0.1 s where blocked threads keep the processors. A task has to wait for
+    /// a thread.
     pub fn max_threads(mut self, count: usize) -> Builder {
         self.max_threads = count;
         self

@@ -12,7 +12,8 @@ use crate::sched::task;
 /// A task that blocks its thread (in a lock, a system call, a long computation) would delay whatever else is queued on
 /// its processor, and whatever timer or socket nobody attends to meanwhile. A monitor sees that, and gives the processor
 /// to another thread; the task goes on on its own. What is *not* rescued is what runs in the same task: the other
-/// branches of its `join!` or `select!`.
+/// branches of its `join!` or `select!`, and the rest of a `block_on`. Nor are wakers that are called in the same batch as
+/// one that blocks.
 ///
 /// # Examples
 ///
@@ -55,7 +56,8 @@ impl Handoff {
 
     /// How long a thread has to be asleep in the kernel, within one poll, before its processor is taken: 20 us by
     /// default. While every processor is at work the monitor looks each millisecond, and more often right after a
-    /// hand-off, so it takes up to a millisecond longer; up to 4 ms if there was no hand-off in the last 10 s. (While a processor is idle, its thread takes what waits.)
+    /// hand-off, so it takes up to a millisecond longer; up to 4 ms if there was no hand-off in the last 10 s. (While a
+    /// processor is idle, its thread takes what waits.)
     ///
     /// A poll that sleeps often but never for long counts as asleep once it has taken as long as one that computes may.
     pub fn asleep_after(mut self, duration: Duration) -> Handoff {

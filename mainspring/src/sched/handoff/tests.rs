@@ -45,6 +45,14 @@ fn scheduler(processors: usize) -> Arc<Scheduler> {
     scheduler
 }
 
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Takes every processor whose worker is in user code.
 fn take_all(scheduler: &Arc<Scheduler>) {
     for processor in 0..scheduler.processors.len() {
@@ -171,6 +179,8 @@ fn a_million_tasks_whose_processors_are_taken_all_the_time_run_once_each() {
                     std::thread::yield_now();
                 }
             });
+            // Also if this thread panics: else the other one would go on for ever.
+            let _over = SetOnDrop(&over);
             let mut first = 0;
             while first < TASKS / 3 {
                 let root = {
@@ -191,7 +201,6 @@ fn a_million_tasks_whose_processors_are_taken_all_the_time_run_once_each() {
                 assert_eq!(batch, (first..first + BATCH).sum::<u64>());
                 first += BATCH;
             }
-            over.store(true, Ordering::Relaxed);
         });
         let metrics = scheduler.metrics();
         assert_eq!(metrics.tasks_alive, 0);
