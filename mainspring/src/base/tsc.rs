@@ -9,7 +9,9 @@
 //! [`WINDOW`] cycles, some 3 us, the present is at most the anchor's time and what the counter has advanced
 //! since, at a rate that is taken by a quarter too fast: so far, at most, may two rates of a clock be apart that is
 //! being set right (Linux allows a tenth in either direction). Then the clock is read again. The price is a bound that
-//! is late by 0.8 us at the end of a window, a few hundredths of what waking up takes.
+//! is late by 0.8 us at the end of a window, a few hundredths of what waking up takes. A thread's next window begins with
+//! that bound, so that what a thread is told never goes back: of two timers that it arms one after the other with the
+//! same duration, the first one comes first.
 //!
 //! The counter is used only if the kernel, when it is first asked, takes its own time from it, which it does only after
 //! it has found it synchronous on all processors. Elsewhere, and as long as the rate is not known, the answer is
@@ -86,7 +88,7 @@ static TRIAL_NANOS: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
     /// The last pair of this thread; a counter of 0 for none.
-    static ANCHOR: Cell<Pair> = const { Cell::new(Pair { cycles: 0, nanos: 0, gap: 0 }) };
+    static ANCHOR: Cell<Pair> = const { Cell::new(Pair::NONE) };
 }
 
 /// The counter, and then the clock.
@@ -96,21 +98,25 @@ struct Pair {
     nanos: u64,
     /// How many cycles after the first reading the second one was over.
     gap: u64,
+    /// No bound may be before this: the thread may have been told it already.
+    floor: u64,
 }
 
 impl Pair {
+    const NONE: Pair = Pair { cycles: 0, nanos: 0, gap: 0, floor: 0 };
+
     /// The clock is read in any case; there is no pair if the thread was interrupted meanwhile.
     fn take() -> (Tick, Option<Pair>) {
         let cycles = counter();
         let now = system_now();
         let gap = counter().wrapping_sub(cycles);
-        (now, (gap < TOGETHER).then_some(Pair { cycles, nanos: now.as_nanos(), gap }))
+        (now, (gap < TOGETHER).then_some(Pair { cycles, nanos: now.as_nanos(), gap, floor: 0 }))
     }
 
     /// The bound for a moment that is `passed` cycles after the first reading.
     fn bound(&self, passed: u64, rate: u64) -> u64 {
         // A window or few times 2^34: it fits.
-        self.nanos + AHEAD + ((passed * rate) >> FRACTION)
+        self.floor.max(self.nanos + AHEAD + ((passed * rate) >> FRACTION))
     }
 }
 
@@ -120,7 +126,7 @@ pub(crate) fn now_or_later() -> Tick {
     // ordering: Relaxed, no part of any protocol.
     let rate = RATE.load(Ordering::Relaxed);
     if rate > ON_TRIAL && rate != UNUSABLE {
-        let anchor = ANCHOR.try_with(Cell::get).unwrap_or(Pair { cycles: 0, nanos: 0, gap: 0 });
+        let anchor = ANCHOR.try_with(Cell::get).unwrap_or(Pair::NONE);
         let passed = counter().wrapping_sub(anchor.cycles);
         if passed < WINDOW && anchor.cycles != 0 {
             return Tick::from_nanos(anchor.bound(passed, rate));
@@ -143,19 +149,28 @@ fn now_without_anchor(rate: u64) -> Tick {
 /// Reads the clock, makes it the thread's anchor, and sees whether the counter fits it.
 fn renew_anchor(rate: u64) -> Tick {
     let (now, pair) = Pair::take();
-    let Some(pair) = pair else { return now };
-    let former = ANCHOR.try_with(|anchor| anchor.replace(pair)).ok().filter(|former| former.cycles != 0);
+    let former = ANCHOR.try_with(Cell::get).ok().filter(|former| former.cycles != 0);
     if rate == ON_TRIAL {
-        end_trial(&pair);
-    } else if let Some(former) = former {
-        // Within few windows, so that all fits, and no process was stopped meanwhile.
-        let passed = pair.cycles.wrapping_sub(former.cycles);
-        if passed < 16 * WINDOW && !fits(&former, &pair, passed, rate) {
-            // ordering: Relaxed, as in `now_or_later`.
-            RATE.store(UNUSABLE, Ordering::Relaxed);
+        if let Some(pair) = pair {
+            end_trial(&pair);
+            let _ = ANCHOR.try_with(|anchor| anchor.set(pair));
         }
+        return now;
     }
-    now
+    // The last bound of the former window, or one before the present.
+    let floor = former.map_or(0, |former| former.bound(WINDOW - 1, rate));
+    if let Some(pair) = pair {
+        if let Some(former) = former {
+            // Within few windows, so that all fits, and no process was stopped meanwhile.
+            let passed = pair.cycles.wrapping_sub(former.cycles);
+            if passed < 16 * WINDOW && !fits(&former, &pair, passed, rate) {
+                // ordering: Relaxed, as in `now_or_later`.
+                RATE.store(UNUSABLE, Ordering::Relaxed);
+            }
+        }
+        let _ = ANCHOR.try_with(|anchor| anchor.set(Pair { floor, ..pair }));
+    }
+    now.max(Tick::from_nanos(floor))
 }
 
 /// Whether the clock, `passed` cycles after `former`, is where the counter says, up to the margin.
@@ -282,6 +297,17 @@ mod tests {
     }
 
     #[test]
+    fn what_a_thread_is_told_never_goes_back() {
+        try_out();
+        let mut before = now_or_later();
+        for n in 0..1_000_000 {
+            let bound = now_or_later();
+            assert!(before <= bound, "{before:?}, then {bound:?}, at the {n}th");
+            before = bound;
+        }
+    }
+
+    #[test]
     fn a_thread_that_slept_longer_than_the_window_reads_the_clock() {
         try_out();
         for _ in 0..20 {
@@ -296,8 +322,8 @@ mod tests {
     fn a_clock_that_is_slewed_by_a_tenth_fits_and_one_that_jumps_does_not() {
         // Half a nanosecond a cycle.
         let rate = (1_u64 << 31) + (1 << (31 - MARGIN));
-        let former = Pair { cycles: 1_000, nanos: 5_000, gap: 40 };
-        let at = |nanos| Pair { cycles: 1_000 + WINDOW, nanos, gap: 40 };
+        let former = Pair { cycles: 1_000, nanos: 5_000, gap: 40, floor: 0 };
+        let at = |nanos| Pair { cycles: 1_000 + WINDOW, nanos, gap: 40, floor: 0 };
         let window = WINDOW / 2;
         for nanos in [window, window * 12 / 10, window * 82 / 100] {
             assert!(fits(&former, &at(5_000 + nanos), WINDOW, rate), "{nanos}");
