@@ -33,6 +33,8 @@
 //! * [`time`]: sleeping, timeouts, intervals, functions that run later, all to the nanosecond;
 //! * [`net`]: sockets with deadlines, which cost a store instead of a timer for each operation;
 //! * [`blocking`], [`spawn_blocking`]: code that blocks, in place or on a thread of its own;
+//! * [`io`], [`fs`], [`process`], [`signal`]: standard streams, files, child processes, signals;
+//! * `serve`, with the feature `hyper`: a server for any tower service, an axum router for example;
 //! * [`compat`]: adapters for crates that bring their own traits;
 //! * [`runtime`]: building and ending runtimes, and their counters.
 //!
@@ -40,30 +42,34 @@
 //!
 //! # Code that blocks
 //!
-//! A task that blocks its thread delays nobody: a monitor notices that the thread sleeps in the kernel, within about a
-//! millisecond (4 ms if that has not happened for 10 s), or that it has computed for 10 ms, and gives its processor, with
-//! every queued task and every timer, to another thread. Nothing has to be declared; [`blocking`] says it in advance, for some nanoseconds, and spares the
-//! doubt. [`runtime::Builder::handoff`] has the thresholds and the switch, and
-//! [`runtime::Builder::handoff_hook`] tells which tasks it was.
+//! A task that blocks its thread delays nobody: a monitor notices that the thread sleeps in the kernel, within
+//! about a millisecond (4 ms if that has not happened for 10 s), or that it has computed for 10 ms, and gives its
+//! processor, with every queued task and every timer, to another thread. Nothing has to be declared; [`blocking`]
+//! says it in advance, for some nanoseconds, and spares the doubt. [`runtime::Builder::handoff`] has the thresholds
+//! and the switch, and [`runtime::Builder::handoff_hook`] tells which tasks it was.
 //!
 //! What is not rescued is what waits within the same task: while one branch of a `join!` or a `select!` blocks, the
 //! others do not run, nor does the rest of a `block_on`. Use a task for each.
 //!
 //! # Features
 //!
-//! * `tokio-io`: tokio's `AsyncRead` and `AsyncWrite` on the sockets. It links tokio's traits, not its runtime.
-//! * `hyper`: hyper's `rt` traits on the sockets, and `compat::hyper`.
-//! * `tracing`: each hand-off of a processor is an event of level WARN with the target `mainspring::handoff` and the fields
-//!   of [`runtime::HandoffReport`].
+//! * `tokio-io`: tokio's `AsyncRead` and `AsyncWrite` on all streams. It links tokio's traits, not its runtime.
+//! * `hyper`: hyper's `rt` traits on the sockets, `compat::hyper`, and `serve`, a server for any tower service.
+//! * `quinn`: quinn's runtime, `compat::quinn`.
+//! * `tower`: timeout, rate limit and buffer for tower's services, in `compat::tower`.
+//! * `tokio-compat`: code that insists on tokio's runtime works in tasks; see `compat::tokio` for what that costs.
+//!   It links and starts tokio's runtime.
+//! * `tracing`: each hand-off of a processor is an event of level WARN with the target `mainspring::handoff` and
+//!   the fields of [`runtime::HandoffReport`].
 //!
 //! # Implementation
 //!
-//! A runtime has a fixed number of processors. Worker threads are started when there is work for
-//! them, the first one with the runtime; one of those that are idle waits in epoll, until the earliest timer
-//! of all processors, the others are parked. A monitor thread looks every millisecond whether a task blocks its thread
-//! or something was left undone, and sleeps for good while the runtime is idle: an idle program makes no wake-ups.
-//! The threads of the blocking pool are the workers' own; threads are started as they are needed and end after 10 s
-//! without use. The protocols are described beside the code; `ARCHITECTURE.md` in the repository has the map.
+//! A runtime has a fixed number of processors. Worker threads are started when there is work for them, the first
+//! one with the runtime; one of those that are idle waits in epoll, until the earliest timer of all processors, the
+//! others are parked. A monitor thread looks every millisecond whether a task blocks its thread or something was
+//! left undone, and sleeps for good while the runtime is idle: an idle program makes no wake-ups. The threads of
+//! the blocking pool are the workers' own; threads are started as they are needed and end after 10 s without use.
+//! The protocols are described beside the code; `ARCHITECTURE.md` in the repository has the map.
 //!
 //! # Platforms
 //!
@@ -72,16 +78,25 @@
 
 mod base;
 pub mod compat;
+pub mod fs;
+pub mod io;
 pub mod net;
 mod poll;
+pub mod process;
 pub mod runtime;
 mod sched;
+#[cfg(feature = "hyper")]
+pub mod serve;
+pub mod signal;
 pub mod task;
 pub mod time;
 mod timers;
 
 use std::future::Future;
 
+#[cfg(feature = "hyper")]
+#[doc(inline)]
+pub use serve::serve;
 use task::JoinHandle;
 
 /// Makes an `async fn main` the program's `main`, run on the ambient runtime, or on one with the given
@@ -161,9 +176,9 @@ where
     runtime::Handle::current().spawn(future)
 }
 
-/// Runs a function that may block on a thread of the blocking pool, which is started if none is idle. At
-/// most [`max_threads`](runtime::Builder::max_threads), less one for each processor, run at once; what comes beyond waits
-/// its turn. If the operating system gives no thread, the threads that there are do the work.
+/// Runs a function that may block on a thread of the blocking pool, which is started if none is idle. At most
+/// [`max_threads`](runtime::Builder::max_threads), less one for each processor, run at once; what comes beyond
+/// waits its turn. If the operating system gives no thread, the threads that there are do the work.
 ///
 /// [`abort`](JoinHandle::abort) works as long as the function has not begun.
 ///

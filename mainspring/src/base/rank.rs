@@ -19,13 +19,18 @@ use super::primitive::{Mutex, MutexGuard};
 /// The order of all locks of the runtime, outer first.
 ///
 /// ```text
+/// Turns < Side                                 whose turn it is decides on deadlines, in one step
 /// Descriptors < Side < Function < Core < Seat  a side and a timer function arm timers under their lock
 /// Registry, Idle, Global, Blocking, Threads   leaves: nothing is taken under them but Parker
-/// Join, Wakers, Events, Parker                leaves
+/// Join, Wakers, Events, Lookups, Parker       leaves
+/// Connections, Rate, Context                  leaves, of the adapters
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u8)]
 pub(crate) enum Rank {
+    /// Whose turn it is on a connection of a server.
+    #[cfg(feature = "hyper")]
+    Turns,
     /// The table of the poller's descriptors.
     Descriptors,
     /// One direction of a descriptor: its waiters and its deadline.
@@ -52,8 +57,19 @@ pub(crate) enum Rank {
     Wakers,
     /// The poller's spare buffer.
     Events,
+    /// Who waits to look up a name.
+    Lookups,
     /// The lock below a condition variable of a [`Parker`](super::park::Parker).
     Parker,
+    /// The connections of a server.
+    #[cfg(feature = "hyper")]
+    Connections,
+    /// The calls that a rate limit has let through.
+    #[cfg(feature = "tower")]
+    Rate,
+    /// Whether tokio's side thread has been started.
+    #[cfg(all(feature = "tokio-compat", not(mainspring_loom)))]
+    Context,
 }
 
 /// A mutex with a place in the order of all locks.

@@ -130,6 +130,14 @@ impl<T> Slab<T> {
         })
     }
 
+    #[cfg(feature = "hyper")]
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.slots.iter_mut().filter_map(|(_, slot)| match slot {
+            Slot::Occupied(value) => Some(value),
+            Slot::Vacant { .. } => None,
+        })
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.slots.iter().filter_map(|(_, slot)| match slot {
             Slot::Occupied(value) => Some(value),

@@ -3,3 +3,9 @@
 
 #[cfg(feature = "hyper")]
 pub mod hyper;
+#[cfg(feature = "quinn")]
+pub mod quinn;
+#[cfg(feature = "tokio-compat")]
+pub mod tokio;
+#[cfg(feature = "tower")]
+pub mod tower;

@@ -9,7 +9,7 @@ mod tests;
 
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::task::{Wake, Waker};
 
 use crate::base::clock::Tick;
@@ -46,16 +46,16 @@ pub struct Deadlines {
 
 /// The sides in the order in which their deadlines are set and pass. Often they have the same one. Whoever is told
 /// that reading is over, and writes to say goodbye, must not find that still open.
-pub(in crate::net) const BOTH: [Direction; 2] = [Direction::Write, Direction::Read];
+pub(crate) const BOTH: [Direction; 2] = [Direction::Write, Direction::Read];
 
 /// A descriptor's place in a runtime.
-pub(super) struct Registration {
-    pub(super) source: Arc<Source>,
-    pub(super) scheduler: Arc<Scheduler>,
+pub(crate) struct Registration {
+    pub(crate) source: Arc<Source>,
+    pub(crate) scheduler: Arc<Scheduler>,
 }
 
 impl Deadlines {
-    pub(super) fn new(registration: Arc<Registration>) -> Deadlines {
+    pub(crate) fn new(registration: Arc<Registration>) -> Deadlines {
         Deadlines { registration }
     }
 
@@ -66,6 +66,16 @@ impl Deadlines {
     /// If the socket is closed or its runtime has shut down.
     pub fn set_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
         self.registration.set_deadline(&BOTH, deadline.into())
+    }
+
+    /// Sets both deadlines, for who has a lock of the rank Turns: it has to finish what is left after unlocking that.
+    #[cfg(feature = "hyper")]
+    #[must_use]
+    pub(crate) fn set_deadline_locked(&self, deadline: Option<Instant>) -> Unfinished<'_> {
+        let mut left = Left::default();
+        // It fails only if the socket has been closed, and then its deadlines do not matter.
+        let _ = self.registration.change_deadline(&BOTH, deadline, &mut left);
+        Unfinished { left, scheduler: &self.registration.scheduler }
     }
 
     /// Sets the deadline for reading and accepting; `None` clears it.
@@ -95,10 +105,23 @@ impl fmt::Debug for Deadlines {
 
 impl Registration {
     /// Sets the deadlines of some directions, one after the other, before anybody is woken for any of them.
-    pub(super) fn set_deadline(
+    pub(crate) fn set_deadline(
         self: &Arc<Self>,
         directions: &[Direction],
         at: Option<Instant>,
+    ) -> io::Result<()> {
+        let mut left = Left::default();
+        let result = self.change_deadline(directions, at, &mut left);
+        left.finish(&self.scheduler);
+        result
+    }
+
+    #[inline]
+    fn change_deadline(
+        self: &Arc<Self>,
+        directions: &[Direction],
+        at: Option<Instant>,
+        left: &mut Left,
     ) -> io::Result<()> {
         let at = at.map(Instant::tick);
         let mut now = self.scheduler.now_or_later();
@@ -106,55 +129,41 @@ impl Registration {
             // It may have passed, which only the clock can tell.
             now = self.scheduler.now();
         }
-        let mut left = Left::default();
-        let result = directions.iter().try_for_each(|&direction| {
+        directions.iter().try_for_each(|&direction| {
             let mut side = self.source.lock(direction);
             match side.set_deadline(now, at, &mut left.wakers)? {
                 TimerAction::None => {}
                 TimerAction::Arm(at) | TimerAction::Earlier(at) => {
-                    self.file(&mut side, direction, now, at, &mut left);
+                    self.file(&mut side, now, at, left);
                 }
             }
             Ok(())
-        });
-        left.finish(&self.scheduler);
-        result
+        })
     }
 
-    fn timer_fired(self: &Arc<Self>, direction: Direction) {
+    /// A timer of one of the sides went off. Which of them is not asked: what counts is what time it is.
+    fn timer_fired(self: &Arc<Self>) {
         let now = self.scheduler.now();
         let mut left = Left::default();
-        for side_of in BOTH {
-            let mut side = self.source.lock(side_of);
-            if side_of != direction {
-                side.expire(now, &mut left.wakers);
-            } else if let Fired::Rearm(at) = side.timer_fired(now, &mut left.wakers) {
-                self.file(&mut side, direction, now, at, &mut left);
+        for direction in BOTH {
+            let mut side = self.source.lock(direction);
+            if let Fired::Rearm(at) = side.timer_fired(now, &mut left.wakers) {
+                self.file(&mut side, now, at, &mut left);
             }
         }
         left.finish(&self.scheduler);
     }
 
     /// Has the side's timer go off at `at`: the present one, or a new one if that has gone off.
-    fn file(
-        self: &Arc<Self>,
-        side: &mut LockedSide<'_>,
-        direction: Direction,
-        now: Tick,
-        at: Tick,
-        left: &mut Left,
-    ) {
+    fn file(self: &Arc<Self>, side: &mut LockedSide<'_>, now: Tick, at: Tick, left: &mut Left) {
         if let Some(id) = *side.timer()
             && let Some(earliest) = self.scheduler.reset_timer(id, at)
         {
             left.earliest = left.earliest.or(earliest);
             return;
         }
-        // The waker is our own: making and cloning it runs no user code.
-        let waker = side.deadline_waker().get_or_insert_with(|| {
-            Waker::from(Arc::new(DeadlineTimer { registration: Arc::downgrade(self), direction }))
-        });
-        match self.scheduler.arm(now, at, waker.clone()) {
+        // The waker is our own: making it runs no user code.
+        match self.scheduler.arm(now, at, Waker::from(Arc::clone(self))) {
             Ok((id, earliest)) => {
                 *side.timer() = Some(id);
                 left.earliest = left.earliest.or(earliest);
@@ -165,12 +174,27 @@ impl Registration {
     }
 
     /// Takes the timers of both sides away; the descriptor is being closed.
-    pub(super) fn cancel_timers(&self) {
+    pub(crate) fn cancel_timers(&self) {
         for direction in BOTH {
             let id = self.source.lock(direction).take_timer();
             let waker = id.and_then(|id| self.scheduler.cancel_timer(id));
             drop_user_value(waker);
         }
+    }
+}
+
+/// What [`Deadlines::set_deadline_locked`] leaves to do.
+#[cfg(feature = "hyper")]
+pub(crate) struct Unfinished<'a> {
+    left: Left,
+    scheduler: &'a Arc<Scheduler>,
+}
+
+#[cfg(feature = "hyper")]
+impl Unfinished<'_> {
+    /// Calls wakers; nothing may be locked.
+    pub(crate) fn finish(self) {
+        self.left.finish(self.scheduler);
     }
 }
 
@@ -184,27 +208,25 @@ struct Left {
 }
 
 impl Left {
+    #[inline]
     fn finish(self, scheduler: &Arc<Scheduler>) {
+        if !self.wakers.is_empty() || !self.unused.is_empty() || self.earliest != Earliest::default() {
+            self.finish_all(scheduler);
+        }
+    }
+
+    #[cold]
+    fn finish_all(self, scheduler: &Arc<Scheduler>) {
         scheduler.announce_timer(self.earliest);
         self.unused.into_iter().for_each(drop_user_value);
         self.wakers.into_iter().for_each(wake);
     }
 }
 
-/// What the timer of one side wakes.
-struct DeadlineTimer {
-    registration: Weak<Registration>,
-    direction: Direction,
-}
-
-impl Wake for DeadlineTimer {
+/// What the timers of both sides wake. They are taken away when the descriptor is closed, and when the runtime ends, so
+/// none keeps the registration longer than that.
+impl Wake for Registration {
     fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        if let Some(registration) = self.registration.upgrade() {
-            registration.timer_fired(self.direction);
-        }
+        self.timer_fired();
     }
 }

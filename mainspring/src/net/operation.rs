@@ -1,4 +1,7 @@
 //! One operation on a descriptor as a future: its name among the waiters, and its end when it is dropped.
+//!
+//! Operations of streams are handed to users as they are, without an async function around them, as that would keep
+//! its arguments twice: the tasks of idle connections consist of little else.
 
 use std::future::Future;
 use std::io;
@@ -10,40 +13,43 @@ use super::descriptor::{Descriptor, Transfer};
 use crate::poll::source::{Direction, WaiterId};
 
 #[must_use = "futures do nothing unless polled"]
-pub(super) struct Operation<'a, T: AsFd, F> {
+pub(crate) struct Operation<'a, T: AsFd, F> {
     descriptor: &'a Descriptor<T>,
-    direction: Direction,
-    asked: Option<usize>,
     id: Option<WaiterId>,
-    call: F,
+    direction: Direction,
+    poll: F,
 }
 
 impl<'a, T: AsFd, R, F> Operation<'a, T, F>
 where
-    R: Transfer,
-    F: FnMut(&T) -> io::Result<R> + Unpin,
+    F: FnMut(&Descriptor<T>, &mut Option<WaiterId>, &mut Context<'_>) -> Poll<R> + Unpin,
 {
-    /// As [`Descriptor::poll_io`].
-    pub(super) fn new(
-        descriptor: &'a Descriptor<T>,
-        direction: Direction,
-        asked: Option<usize>,
-        call: F,
-    ) -> Self {
-        Operation { descriptor, direction, asked, id: None, call }
+    /// An operation that consists of such polls. They wait in this direction only, under the name that they are given.
+    pub(crate) fn of_polls(descriptor: &'a Descriptor<T>, direction: Direction, poll: F) -> Self {
+        Operation { descriptor, id: None, direction, poll }
     }
+}
+
+/// One call, as [`Descriptor::poll_io`] makes it, about which nothing is known but its result.
+pub(crate) fn operation<T: AsFd, R: Transfer>(
+    descriptor: &Descriptor<T>,
+    direction: Direction,
+    mut call: impl FnMut(&T) -> io::Result<R> + Unpin,
+) -> impl Future<Output = io::Result<R>> {
+    Operation::of_polls(descriptor, direction, move |descriptor: &Descriptor<T>, id, context| {
+        descriptor.poll_io(direction, None, id, context, &mut call)
+    })
 }
 
 impl<T: AsFd, R, F> Future for Operation<'_, T, F>
 where
-    R: Transfer,
-    F: FnMut(&T) -> io::Result<R> + Unpin,
+    F: FnMut(&Descriptor<T>, &mut Option<WaiterId>, &mut Context<'_>) -> Poll<R> + Unpin,
 {
-    type Output = io::Result<R>;
+    type Output = R;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Operation { descriptor, direction, asked, id, call } = &mut *self;
-        descriptor.poll_io(*direction, *asked, id, context, call)
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<R> {
+        let Operation { descriptor, id, poll, .. } = &mut *self;
+        poll(descriptor, id, context)
     }
 }
 

@@ -55,58 +55,58 @@ pub(crate) enum Fired {
     Nothing,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Deadline {
-    /// When it passes or has passed; never `Tick::NEVER`.
-    at: Option<Tick>,
-    /// It has passed and has not been moved since.
-    expired: bool,
-    /// For when the timer was armed last, unless that one has been heard. Never later than `at` while
+    /// When it passes; `NEVER` if there is none, and [`PASSED`] from when that was seen until it is moved.
+    at: Tick,
+    /// For when the timer was armed last, unless one has been heard since; then `NEVER`. Never later than `at` while
     /// that one is still to come.
-    armed_at: Option<Tick>,
+    armed_at: Tick,
+}
+
+/// Stands for a deadline that has passed. A word less than a flag, in each socket twice.
+const PASSED: Tick = Tick::from_nanos(0);
+
+impl Default for Deadline {
+    fn default() -> Deadline {
+        Deadline { at: Tick::NEVER, armed_at: Tick::NEVER }
+    }
 }
 
 impl Deadline {
     pub(crate) fn expired(&self) -> bool {
-        self.expired
+        self.at == PASSED
     }
 
     /// Sets the deadline anew; `None` and `Tick::NEVER` clear it. Afterwards
     /// [`expired`](Deadline::expired) says whether it has passed already.
     pub(crate) fn set(&mut self, now: Tick, at: Option<Tick>) -> TimerAction {
-        self.at = at.filter(|&at| at != Tick::NEVER);
-        self.expired = self.at.is_some_and(|at| at <= now);
-        let Some(at) = self.at else { return TimerAction::None };
-        if self.expired {
-            // A timer that is still armed will find nothing to do.
+        let at = at.unwrap_or(Tick::NEVER);
+        let passed = at <= now && at != Tick::NEVER;
+        self.at = if passed { PASSED } else { at };
+        // A timer that is still armed will find nothing to do if there is no deadline to come.
+        if passed || self.armed_at <= at {
             return TimerAction::None;
         }
-        match self.armed_at {
-            Some(armed_at) if armed_at <= at => TimerAction::None,
-            Some(_) => {
-                self.armed_at = Some(at);
-                TimerAction::Earlier(at)
-            }
-            None => {
-                self.armed_at = Some(at);
-                TimerAction::Arm(at)
-            }
+        let armed_at = std::mem::replace(&mut self.armed_at, at);
+        if armed_at == Tick::NEVER { TimerAction::Arm(at) } else { TimerAction::Earlier(at) }
+    }
+
+    /// True if it has passed by `now` and nobody had seen that.
+    fn expire(&mut self, now: Tick) -> bool {
+        let passes = !self.expired() && self.at <= now && self.at != Tick::NEVER;
+        if passes {
+            self.at = PASSED;
         }
+        passes
     }
 
-    /// True if it has passed by `now` and nobody had seen that. Its timer will find nothing to do.
-    pub(crate) fn expire(&mut self, now: Tick) -> bool {
-        let passed = !self.expired && self.at.is_some_and(|at| at <= now);
-        self.expired |= passed;
-        passed
-    }
-
-    /// The timer has gone off; `now` was read after that.
+    /// The timer has gone off, or may have; `now` was read after that.
     pub(crate) fn fired(&mut self, now: Tick) -> Fired {
-        self.armed_at = None;
-        if let Some(at) = self.at.filter(|&at| at > now) {
-            self.armed_at = Some(at);
-            return Fired::Rearm(at);
+        let to_come = self.at > now && self.at != Tick::NEVER;
+        self.armed_at = if to_come { self.at } else { Tick::NEVER };
+        if to_come {
+            return Fired::Rearm(self.at);
         }
         if self.expire(now) { Fired::Expired } else { Fired::Nothing }
     }

@@ -159,6 +159,20 @@ impl Poller {
     /// The system's (a regular file cannot be watched: `PermissionDenied`), or `Closed` after
     /// [`close`](Poller::close).
     pub(crate) fn register(&self, fd: BorrowedFd<'_>) -> io::Result<Arc<Source>> {
+        self.add(fd, false)
+    }
+
+    /// As [`register`](Poller::register), but also for what cannot be watched and need not be, a regular file: no
+    /// call on it says that it would have blocked. Its source stays ready.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub(crate) fn register_any(&self, fd: BorrowedFd<'_>) -> io::Result<Arc<Source>> {
+        self.add(fd, true)
+    }
+
+    fn add(&self, fd: BorrowedFd<'_>, file: bool) -> io::Result<Arc<Source>> {
         let source = {
             let mut table = self.table.lock();
             if table.closed {
@@ -169,11 +183,13 @@ impl Poller {
             table.sources.at_mut(key.index()).replace(Arc::clone(&source));
             source
         };
-        if let Err(error) = self.backend.add(fd, source.key().to_u64()) {
-            self.table.lock().sources.remove(source.key());
-            return Err(error);
+        match self.backend.add(fd, source.key().to_u64()) {
+            Err(error) if !(file && error.kind() == io::ErrorKind::PermissionDenied) => {
+                self.table.lock().sources.remove(source.key());
+                Err(error)
+            }
+            _ => Ok(source),
         }
-        Ok(source)
     }
 
     /// Ends the watch over `fd`, which was registered as `source`. Operations on the source fail from now on;
@@ -191,10 +207,8 @@ impl Poller {
         let result = self.backend.remove(fd);
         // From here on an event that is still on its way finds nothing, even if the place is used again.
         let removed = self.table.lock().sources.remove(source.key());
-        let mut unused = Vec::new();
-        source.close(wakers, &mut unused);
-        assert_unlocked("drop a waker");
-        drop((removed, unused));
+        source.close(wakers);
+        drop(removed);
         result
     }
 
@@ -202,16 +216,12 @@ impl Poller {
     /// everybody who waits.
     #[must_use = "whoever waits has to be woken"]
     pub(crate) fn close(&self) -> Vec<Waker> {
-        let (mut wakers, mut unused) = (Vec::new(), Vec::new());
-        {
-            let mut table = self.table.lock();
-            table.closed = true;
-            for source in table.sources.iter().flatten() {
-                source.close(&mut wakers, &mut unused);
-            }
+        let mut wakers = Vec::new();
+        let mut table = self.table.lock();
+        table.closed = true;
+        for source in table.sources.iter().flatten() {
+            source.close(&mut wakers);
         }
-        assert_unlocked("drop a waker");
-        drop(unused);
         wakers
     }
 

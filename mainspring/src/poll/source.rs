@@ -7,7 +7,7 @@
 //!
 //! # The readiness protocol
 //!
-//! Each side has one word: READY, EXPIRED, CLOSED, LAST, and the number of edges so far. It is *written
+//! Each side has one word: READY, EXPIRED, CLOSED, LAST, PAUSED, and the number of edges so far. It is *written
 //! only under the side's lock* and read without it, so that an operation that need not wait costs one
 //! load besides its system call.
 //!
@@ -37,10 +37,15 @@
 //! urgent data, at whose mark each read stops short of what lies behind it. Hence LAST, which is never
 //! taken back.
 //!
-//! **Invariant.** A side with waiters has none of READY, EXPIRED and CLOSED: whoever sets one of these takes
-//! all waiters out under the same lock. Several tasks may wait on one side; all of them are woken, one
-//! gets the data, and the others wait again. So a waiter that is dropped after it was woken takes nobody's
-//! wake-up along.
+//! **Pauses.** PAUSED hides READY: the system call would do something, and it is wanted that it is not made for
+//! a while, since it has just failed for a reason that does not go away at once. Edges are counted and set READY
+//! meanwhile, but take no waiters out. [`resume`](LockedSide::resume) takes the bit away, and, if the side is READY
+//! then, all waiters out. Whoever sets it, under the lock, sees to it that `resume` is called.
+//!
+//! **Invariant.** A side with waiters has none of READY, EXPIRED and CLOSED, unless READY is hidden by a pause:
+//! whoever sets one of these, or ends the pause, takes all waiters out under the same lock. (Who waits for the last
+//! two alone, in [`poll_failure`](Source::poll_failure), is there beside READY, and is taken out by those two only.) Several tasks may wait on one side; all of them are woken, one gets the data, and the others wait again.
+//! So a waiter that is dropped after it was woken takes nobody's wake-up along.
 //!
 //! A new source is READY: the first system call finds out.
 //!
@@ -66,7 +71,7 @@ use crate::timers;
 use super::backend::{Edge, Event};
 use super::deadline::{Deadline, Fired, TimerAction};
 pub(crate) use super::waiters::WaiterId;
-use super::waiters::Waiters;
+use super::waiters::{Awaited, Waiters};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Direction {
@@ -111,8 +116,10 @@ impl Word {
     const CLOSED: u64 = 1 << 2;
     /// An edge came that may have been the last one.
     const LAST: u64 = 1 << 3;
-    /// One edge. 60 bits of them do not come round.
-    const EDGE: u64 = 1 << 4;
+    /// READY does not count.
+    const PAUSED: u64 = 1 << 4;
+    /// One edge. 59 bits of them do not come round.
+    const EDGE: u64 = 1 << 5;
 
     fn has(self, bit: u64) -> bool {
         self.0 & bit != 0
@@ -133,7 +140,7 @@ impl Word {
         if self.has(Word::EXPIRED) {
             return Err(Refused::Expired);
         }
-        if !self.has(Word::READY) {
+        if self.0 & (Word::READY | Word::PAUSED) != Word::READY {
             return Err(Refused::NotReady);
         }
         Ok(Attempt { edges: self.edges() })
@@ -155,8 +162,6 @@ struct State {
     deadline: Deadline,
     /// The timer that serves the deadline, or the last one that did.
     timer: Option<timers::Id>,
-    /// What that timer calls: made once by the layer above, then used for each timer.
-    deadline_waker: Option<Waker>,
 }
 
 impl Side {
@@ -193,17 +198,25 @@ impl LockedSide<'_> {
         self.word.store(word.0, Ordering::Release);
     }
 
-    /// Sets `bit` and takes out all waiters: what READY, EXPIRED and CLOSED have in common.
+    /// Sets `bit` and takes out all waiters whom it concerns: what READY, EXPIRED and CLOSED have in common.
     fn raise(&mut self, word: Word, bit: u64, wakers: &mut Vec<Waker>) {
         self.update(word.with(bit, true));
-        self.state.waiters.take_all(wakers);
+        if bit == Word::READY {
+            self.state.waiters.take_ready(wakers);
+        } else {
+            self.state.waiters.take_all(wakers);
+        }
     }
 
     fn edge(&mut self, edge: Edge, wakers: &mut Vec<Waker>) {
         let word = self.word();
         let last = word.has(Word::LAST) || edge == Edge::Last;
         let counted = Word(word.0.wrapping_add(Word::EDGE)).with(Word::LAST, last);
-        self.raise(counted, Word::READY, wakers);
+        if counted.has(Word::PAUSED) {
+            self.update(counted.with(Word::READY, true));
+        } else {
+            self.raise(counted, Word::READY, wakers);
+        }
     }
 
     fn not_ready(&mut self, attempt: Attempt) {
@@ -213,9 +226,8 @@ impl LockedSide<'_> {
         }
     }
 
-    fn close(&mut self, wakers: &mut Vec<Waker>) -> Option<Waker> {
+    fn close(&mut self, wakers: &mut Vec<Waker>) {
         self.raise(self.word(), Word::CLOSED, wakers);
-        self.state.deadline_waker.take()
     }
 
     /// Sets the deadline of this side anew, for operations to come and for those that wait now; `None`
@@ -244,7 +256,7 @@ impl LockedSide<'_> {
         Ok(action)
     }
 
-    /// The side's timer went off; `now` was read after that. If the deadline has passed, the waiters'
+    /// The side's timer went off, or may have; `now` was read after that. If the deadline has passed, the waiters'
     /// wakers are added to `wakers`, to be called after the side is unlocked. What is returned is to be
     /// done before that.
     pub(crate) fn timer_fired(&mut self, now: Tick, wakers: &mut Vec<Waker>) -> Fired {
@@ -259,11 +271,24 @@ impl LockedSide<'_> {
         fired
     }
 
-    /// Sees that the deadline has passed by `now`, if it has, before its timer goes off. Wakers as there.
-    pub(crate) fn expire(&mut self, now: Tick, wakers: &mut Vec<Waker>) {
+    pub(crate) fn paused(&self) -> bool {
+        self.word().has(Word::PAUSED)
+    }
+
+    /// From now until [`resume`](LockedSide::resume), operations wait as if nothing were ready.
+    pub(crate) fn pause(&mut self) {
         let word = self.word();
-        if !word.has(Word::CLOSED) && self.state.deadline.expire(now) {
-            self.raise(word, Word::EXPIRED, wakers);
+        self.update(word.with(Word::PAUSED, true));
+    }
+
+    /// Ends a pause. Whoever waits, if the side is ready, is added to `wakers`, to be called after the side
+    /// is unlocked.
+    pub(crate) fn resume(&mut self, wakers: &mut Vec<Waker>) {
+        let word = self.word().with(Word::PAUSED, false);
+        if word.has(Word::READY) {
+            self.raise(word, Word::READY, wakers);
+        } else {
+            self.update(word);
         }
     }
 
@@ -275,12 +300,6 @@ impl LockedSide<'_> {
     /// Takes the timer's id out, to cancel it when the descriptor is closed.
     pub(crate) fn take_timer(&mut self) -> Option<timers::Id> {
         self.state.timer.take()
-    }
-
-    /// Where the layer above keeps the waker that it gives to the side's timers. Gone once the side is
-    /// closed.
-    pub(crate) fn deadline_waker(&mut self) -> &mut Option<Waker> {
-        &mut self.state.deadline_waker
     }
 }
 
@@ -345,7 +364,7 @@ impl Source {
         context: &Context<'_>,
     ) -> Poll<Result<(), Refused>> {
         let side = self.side(direction);
-        // Without the lock first. No waiter is left behind: a side that is ready has none.
+        // Without the lock first. No waiter is left behind: a side that is ready has none of this operation's.
         match side.load().check() {
             Err(Refused::NotReady) => {}
             result => return Poll::Ready(result.map(drop)),
@@ -355,8 +374,32 @@ impl Source {
         let (poll, _unused) = {
             let mut side = side.lock();
             match side.word().check() {
-                Err(Refused::NotReady) => (Poll::Pending, side.state.waiters.register(id, waker)),
+                Err(Refused::NotReady) => {
+                    (Poll::Pending, side.state.waiters.register(id, Awaited::Ready, waker))
+                }
                 result => (Poll::Ready(result.map(drop)), Some(waker)),
+            }
+        };
+        assert_unlocked("drop a waker");
+        poll
+    }
+
+    /// Ready once operations in this direction fail, with the reason; else the task of `context` is woken when that has
+    /// become so. For operations about which edges say nothing. `id` is where the operation keeps its name, as in
+    /// [`poll_wait`](Source::poll_wait), but another one than there.
+    pub(crate) fn poll_failure(
+        &self,
+        direction: Direction,
+        id: &mut Option<WaiterId>,
+        context: &Context<'_>,
+    ) -> Poll<Refused> {
+        assert_unlocked("clone a waker");
+        let waker = context.waker().clone();
+        let (poll, _unused) = {
+            let mut side = self.side(direction).lock();
+            match side.word().check() {
+                Err(failure @ (Refused::Expired | Refused::Closed)) => (Poll::Ready(failure), Some(waker)),
+                _ => (Poll::Pending, side.state.waiters.register(id, Awaited::Failure, waker)),
             }
         };
         assert_unlocked("drop a waker");
@@ -380,11 +423,10 @@ impl Source {
         }
     }
 
-    /// From now on all operations fail. Whoever waits is added to `wakers`, to be called; the wakers of
-    /// the timers are added to `unused`, to be dropped where nothing is locked.
-    pub(super) fn close(&self, wakers: &mut Vec<Waker>, unused: &mut Vec<Waker>) {
+    /// From now on all operations fail. Whoever waits is added to `wakers`, to be called.
+    pub(super) fn close(&self, wakers: &mut Vec<Waker>) {
         for direction in [Direction::Read, Direction::Write] {
-            unused.extend(self.lock(direction).close(wakers));
+            self.lock(direction).close(wakers);
         }
     }
 }

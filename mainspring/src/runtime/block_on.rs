@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use crate::base::park::Parker;
 use crate::base::rank::assert_unlocked;
+use crate::base::tokio_context;
 use crate::sched::handoff::{declare_blocking, release_processor};
 use crate::sched::{Scheduler, current};
 
@@ -27,6 +28,7 @@ impl Wake for Unpark {
 pub(super) fn block_on<F: Future>(scheduler: &Arc<Scheduler>, future: F) -> F::Output {
     assert_unlocked("block on a future");
     let _declared = declare_blocking();
+    let _tokio = tokio_context::enter();
     let unpark = Arc::new(Unpark(Parker::new()));
     let waker = Waker::from(Arc::clone(&unpark));
     let mut context = Context::from_waker(&waker);

@@ -7,6 +7,7 @@ use std::num::NonZeroUsize;
 use super::Runtime;
 use crate::base::alarm::Alarm;
 use crate::base::clock::Clock;
+use crate::base::tokio_context;
 use crate::poll::poller::Poller;
 use crate::sched::handoff::{Handoff, HandoffHook, HandoffReport};
 use crate::sched::threads::OsThreads;
@@ -75,13 +76,13 @@ impl Builder {
     }
 
     /// Bound on the threads: those that run tasks, those that are blocked in one, and those that run functions of
-    /// [`spawn_blocking`](crate::spawn_blocking), which leave one for each processor. 512 by default, and at least one
-    /// more than there are processors. At the bound, or if the operating system gives no thread, blocked threads
-    /// keep their processors, and functions wait for one another. (The monitor's thread is not counted.)
+    /// [`spawn_blocking`](crate::spawn_blocking), which leave one for each processor. 512 by default, and at least
+    /// one more than there are processors. At the bound, or if the operating system gives no thread, blocked
+    /// threads keep their processors, and functions wait for one another. (The monitor's thread is not counted.)
     ///
-    /// If all of them are blocked, timers and sockets are looked after by the monitor, so that whoever waits for these in a
-    /// `block_on` is woken: every 10 ms, or after 0.1 s where blocked threads keep the processors. A task has to wait for
-    /// a thread.
+    /// If all of them are blocked, timers and sockets are looked after by the monitor, so that whoever waits for
+    /// these in a `block_on` is woken: every 10 ms, or after 0.1 s where blocked threads keep the processors. A
+    /// task has to wait for a thread.
     pub fn max_threads(mut self, count: usize) -> Builder {
         self.max_threads = count;
         self
@@ -153,6 +154,7 @@ impl Builder {
         if self.thread_name.contains('\0') {
             return invalid("a zero byte in the thread name");
         }
+        tokio_context::start()?;
         let scheduler = Scheduler::new(Parts {
             processors,
             threads_max: self.max_threads.max(processors + 1),

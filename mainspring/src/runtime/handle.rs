@@ -27,7 +27,7 @@ impl fmt::Debug for Handle {
 }
 
 impl Handle {
-    pub(super) fn new(scheduler: Arc<Scheduler>) -> Handle {
+    pub(crate) fn new(scheduler: Arc<Scheduler>) -> Handle {
         Handle { scheduler }
     }
 

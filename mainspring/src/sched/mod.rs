@@ -46,6 +46,7 @@ use crate::base::clock::{Clock, Tick};
 use crate::base::primitive::atomic::AtomicU8;
 use crate::base::primitive::full_barrier;
 use crate::base::rank::assert_unlocked;
+use crate::base::tokio_context;
 use crate::poll::poller::Poller;
 
 /// What a scheduler is built of; time, chance, threads and the poller come from outside.
@@ -166,6 +167,8 @@ impl Scheduler {
     }
 
     fn run_worker(self: Arc<Self>, seat: &Arc<Seat>) {
+        // For the whole of the thread's life: what is cleared away at its end may want it as well.
+        let _tokio = tokio_context::enter();
         Worker::new(&self, Arc::clone(seat)).run();
         self.retire(seat);
     }

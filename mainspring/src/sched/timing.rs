@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
 
 use super::current::Token;
 use super::processor::Processor;
@@ -23,6 +24,10 @@ pub(crate) const FIRE_MAX: usize = 128;
 
 /// Most timers that are re-filed before a sleep. Picked by feel.
 const SETTLE_MAX: usize = 16;
+
+/// How near a timer must be to be re-filed before a sleep. Picked by feel: one needless wake-up after that time
+/// costs what some hundred needless looks do.
+const SETTLE_WITHIN: Duration = Duration::from_millis(10);
 
 /// The timers of one processor, each step under its lock.
 impl Processor {
@@ -113,18 +118,18 @@ impl Scheduler {
     pub(crate) fn arm(&self, now: Tick, at: Tick, waker: Waker) -> Result<(Id, Earliest), Waker> {
         let store = self.store_for_timers(current::token(self));
         let (key, earliest) = self.processors[store].arm_timer(now, at, waker)?;
-        Ok((Id { store: store as u32, key }, earliest))
+        Ok((Id::new(store, key), earliest))
     }
 
     /// Moves a timer, see [`Processor::reset_timer`].
     pub(crate) fn reset_timer(&self, id: Id, at: Tick) -> Option<Earliest> {
-        self.processors[id.store as usize].reset_timer(id.key, at)
+        self.processors[id.store()].reset_timer(id.key, at)
     }
 
     /// Takes a timer out, see [`Processor::cancel_timer`].
     #[must_use]
     pub(crate) fn cancel_timer(&self, id: Id) -> Option<Waker> {
-        self.processors[id.store as usize].cancel_timer(id.key)
+        self.processors[id.store()].cancel_timer(id.key)
     }
 
     /// Tells whoever sleeps beyond a timer that was armed or moved earlier (README, steps T).
@@ -157,16 +162,24 @@ impl Scheduler {
         self.processors.iter().map(|processor| processor.next_due()).min().unwrap_or(Tick::NEVER)
     }
 
-    /// When the earliest timer of all processors is to be fired, for who is about to sleep until then: timers that
-    /// were moved later are re-filed first, which is cheaper than waking up for nothing.
-    pub(crate) fn settle_next_due(&self) -> Tick {
+    /// When the earliest timer of all processors is to be fired, and the time if there is one at all; for who is about to
+    /// sleep until then. Timers that were moved later are re-filed first, which is cheaper than waking up for
+    /// nothing, but only where that is soon: most sleeps end long before a deadline of seconds, which would be looked
+    /// at each time.
+    pub(crate) fn settle_next_due(&self) -> (Tick, Option<Tick>) {
         let first = self.processors.iter().min_by_key(|processor| processor.next_due());
-        if let Some(processor) = first.filter(|processor| processor.next_due() != Tick::NEVER) {
-            let mut core = processor.lock();
+        let Some(processor) = first.filter(|processor| processor.next_due() != Tick::NEVER) else {
+            return (Tick::NEVER, None);
+        };
+        let now = self.now();
+        let mut core = processor.lock();
+        if core.timers.len() == 0 || core.timers.next() <= now.saturating_add(SETTLE_WITHIN) {
             core.timers.settle(SETTLE_MAX);
             core.publish_timers();
         }
-        self.next_due()
+        drop(core);
+        let next = self.next_due();
+        (next, (next != Tick::NEVER).then_some(now))
     }
 
     /// Takes due timers of one processor, at most [`FIRE_MAX`], for the caller to wake; true if there are

@@ -501,9 +501,8 @@ impl<'a> Worker<'a> {
     /// seat has left the lists before the turn ends, so that they hold one sitter at most.
     fn sit(&mut self, mut turn: Turn<'_>) {
         let scheduler = self.scheduler;
-        let until = scheduler.settle_next_due();
+        let (until, now) = scheduler.settle_next_due();
         let announced = turn.announce(until); // S3, with the full barrier
-        let now = if until == Tick::NEVER { None } else { Some(scheduler.now()) };
         let is_over = scheduler.next_due() < until || now.is_some_and(|now| until <= now);
         // S4. A claimer that came before the announcement has assigned a processor and interrupted
         // nobody. Work alone is no reason to stay awake while every processor is at work: whoever gives

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::JoinHandle;
 use crate::runtime::Handle;
 
-/// Starts a task with a name, for reports: the task's [`JoinHandle`] and [`AbortHandle`](super::AbortHandle) show it in
-/// their `Debug` form, and a report of the task's blocking its thread,
+/// Starts a task with a name, for reports: the task's [`JoinHandle`] and [`AbortHandle`](super::AbortHandle) show
+/// it in their `Debug` form, and a report of the task's blocking its thread,
 /// [`HandoffReport`](crate::runtime::HandoffReport), has it.
 ///
 /// As tokio's `task::Builder`, but what spawns cannot fail, and returns the [`JoinHandle`] itself instead of an

@@ -1,12 +1,14 @@
 //! A set of tasks whose results come in the order in which they end.
 
 use std::future::{Future, poll_fn};
-use std::task::{Context, Poll};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
-use super::{AbortHandle, JoinError, JoinHandle};
+use super::{AbortHandle, Id, JoinError, JoinHandle};
 use crate::runtime::Handle;
+use crate::sched::current;
 
 /// Tasks that belong together: joined in the order in which they end, aborted when the set is dropped.
 ///
@@ -26,7 +28,7 @@ use crate::runtime::Handle;
 /// # });
 /// ```
 pub struct JoinSet<T> {
-    tasks: FuturesUnordered<JoinHandle<T>>,
+    tasks: FuturesUnordered<Joining<T>>,
 }
 
 impl<T> std::fmt::Debug for JoinSet<T> {
@@ -88,7 +90,7 @@ impl<T: Send + 'static> JoinSet<T> {
 
     fn insert(&mut self, task: JoinHandle<T>) -> AbortHandle {
         let abort_handle = task.abort_handle();
-        self.tasks.push(task);
+        self.tasks.push(Joining(task));
         abort_handle
     }
 
@@ -105,14 +107,83 @@ impl<T: Send + 'static> JoinSet<T> {
         poll_fn(|context| self.poll_join_next(context)).await
     }
 
+    /// As [`join_next`](JoinSet::join_next), and says which task it was: its [`Id`] is with the result, or in the
+    /// error.
+    ///
+    /// # Errors
+    ///
+    /// The inner result is an error if the task was aborted or panicked.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, no result has been taken.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mainspring::block_on(async {
+    /// let mut set = mainspring::task::JoinSet::new();
+    /// let one = set.spawn(async { "one" }).id();
+    /// let two = set.spawn(async { "two" }).id();
+    /// while let Some(result) = set.join_next_with_id().await {
+    ///     match result {
+    ///         Ok((id, name)) => assert_eq!(name, if id == one { "one" } else { "two" }),
+    ///         Err(error) => eprintln!("task {} failed: {error}", error.id()),
+    ///     }
+    /// }
+    /// # assert_ne!(one, two);
+    /// # });
+    /// ```
+    pub async fn join_next_with_id(&mut self) -> Option<Result<(Id, T), JoinError>> {
+        let (id, result) = poll_fn(|context| self.poll_ended(context)).await?;
+        Some(result.map(|result| (id, result)))
+    }
+
+    /// Takes the result of a task that has ended, without waiting; `None` if the set is empty or all its tasks
+    /// still run.
+    ///
+    /// # Errors
+    ///
+    /// The inner result is an error if the task was aborted or panicked.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mainspring::block_on(async {
+    /// let mut set = mainspring::task::JoinSet::new();
+    /// let (sender, receiver) = tokio::sync::oneshot::channel();
+    /// let task = set.spawn(receiver);
+    /// assert!(set.try_join_next().is_none());
+    /// sender.send(7).unwrap();
+    /// while !task.is_finished() {
+    ///     mainspring::task::yield_now().await;
+    /// }
+    /// assert_eq!(set.try_join_next().unwrap().unwrap(), Ok(7));
+    /// # });
+    /// ```
+    pub fn try_join_next(&mut self) -> Option<Result<T, JoinError>> {
+        match self.tasks.poll_next_unpin(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(ended) => ended.map(|(_, result)| result),
+            Poll::Pending => None,
+        }
+    }
+
     /// The poll form of [`join_next`](JoinSet::join_next).
     pub fn poll_join_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<T, JoinError>>> {
+        self.poll_ended(context).map(|ended| ended.map(|(_, result)| result))
+    }
+
+    fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<Option<(Id, Result<T, JoinError>)>> {
+        if current::take_ask_to_yield() {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         self.tasks.poll_next_unpin(context)
     }
 
     /// Aborts every task. They stay in the set until they are joined.
     pub fn abort_all(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
+        self.tasks.iter().for_each(|task| task.0.abort());
     }
 
     /// Aborts every task and waits until all have ended.
@@ -154,6 +225,18 @@ impl<T: Send + 'static> JoinSet<T> {
 
 impl<T> Drop for JoinSet<T> {
     fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
+        self.tasks.iter().for_each(|task| task.0.abort());
+    }
+}
+
+/// A task of a set. Its handle would yield whenever the runtime asks for it. The set does so itself, once for all
+/// of its tasks, and not in `try_join_next`, which cannot wait and would pass over what has ended.
+struct Joining<T>(JoinHandle<T>);
+
+impl<T> Future for Joining<T> {
+    type Output = (Id, Result<T, JoinError>);
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll_result(context).map(|result| (self.0.id(), result))
     }
 }

@@ -8,3 +8,6 @@ pub use self::builder::Builder;
 pub use self::join_set::JoinSet;
 pub use self::yield_now::{YieldNow, consume_budget, yield_now};
 pub use crate::sched::task::{AbortHandle, Id, JoinError, JoinHandle};
+// Where tokio has them as well.
+#[doc(no_inline)]
+pub use crate::{spawn, spawn_blocking};

@@ -131,7 +131,7 @@ impl Heap {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(mainspring_loom)))]
 impl Heap {
     /// What everything is filed under, by index.
     pub(super) fn orders(&self) -> impl ExactSizeIterator<Item = (u32, Order)> {

@@ -43,6 +43,7 @@ mod heap;
 mod tests;
 mod wheel;
 
+use std::num::NonZeroU32;
 use std::task::Waker;
 
 pub(crate) use crate::base::slab::Key;
@@ -56,9 +57,24 @@ use wheel::{Wheel, slot_of};
 /// A timer among those of all stores, for the layers above: which store, and which entry in it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Id {
-    /// The store's index, which is its processor's.
-    pub(crate) store: u32,
+    /// The store's index and one, so that an `Option` of this is no bigger.
+    store: NonZeroU32,
     pub(crate) key: Key,
+}
+
+impl Id {
+    /// # Panics
+    ///
+    /// If there are more than 4 billion stores.
+    pub(crate) fn new(store: usize, key: Key) -> Id {
+        let store = u32::try_from(store + 1).ok().and_then(NonZeroU32::new);
+        Id { store: store.expect("there are as many stores as processors"), key }
+    }
+
+    /// The index of the store, which is its processor's.
+    pub(crate) fn store(self) -> usize {
+        self.store.get() as usize - 1
+    }
 }
 
 /// Whether somebody who sleeps until [`Timers::next`] would oversleep after an operation.
@@ -121,13 +137,13 @@ impl Timers {
     }
 
     /// The true time of a timer, `None` if it was taken or removed.
-    #[cfg(test)]
+    #[cfg(all(test, not(mainspring_loom)))]
     pub(crate) fn deadline(&self, key: Key) -> Option<Tick> {
         self.entries.get(key).map(|entry| entry.order.at)
     }
 
     /// Whom a timer wakes; `None` if it was taken or removed.
-    #[cfg(test)]
+    #[cfg(all(test, not(mainspring_loom)))]
     pub(crate) fn waker(&self, key: Key) -> Option<&Waker> {
         self.entries.get(key).map(|entry| &entry.waker)
     }
@@ -336,7 +352,7 @@ fn earliest(before: Tick, at: Tick) -> Earliest {
     if at < before { Earliest::Moved(at) } else { Earliest::Unchanged }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(mainspring_loom)))]
 impl Timers {
     /// # Panics
     ///

@@ -341,7 +341,7 @@ impl Wheel {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(mainspring_loom)))]
 impl Wheel {
     /// The indices of all entries.
     ///

@@ -2,11 +2,15 @@
 //!
 //! The canaries are the same model with one step left out or in the wrong place; they have to fail.
 
+use std::os::fd::AsFd as _;
+
 use loom::thread;
 
 use super::*;
 use crate::base::primitive::atomic::AtomicUsize;
 use crate::base::primitive::{Condvar, Mutex};
+use crate::poll::backend::Edge;
+use crate::poll::source::Direction;
 
 /// Has no descriptors; waits until it is interrupted, or not at all.
 #[derive(Debug)]
@@ -187,4 +191,60 @@ fn loom_canary_without_the_publishers_barrier_a_wake_up_is_lost() {
 #[should_panic(expected = "a wake-up is lost")]
 fn loom_canary_looking_before_announcing_loses_a_wake_up() {
     one_round(Fault::LooksBeforeItAnnounces);
+}
+
+/// The descriptor's place in the table is used again while an event for the old one is on its way: what was read from the
+/// kernel before it was deregistered may be delivered before, in between, or after. `right`: the event
+/// names the use of the place, not only the place.
+fn place_used_again(right: bool) {
+    loom::model(move || {
+        let (world, _) = World::with_flag();
+        // The fake backend asks nothing of the descriptor.
+        let fd = std::io::stdin();
+        let old = world.poller.register(fd.as_fd()).unwrap();
+        let event = Event { token: old.key().to_u64(), read: Some(Edge::Last), write: Some(Edge::Ready) };
+        let deliverer = thread::spawn({
+            let world = Arc::clone(&world);
+            move || {
+                let event =
+                    if right { event } else { Event { token: world.key_in_use(event.token), ..event } };
+                let mut wakers = Vec::new();
+                world.poller.deliver(&[event], &mut wakers);
+                assert!(wakers.is_empty(), "nobody waits");
+            }
+        });
+        world.poller.deregister(&old, fd.as_fd(), &mut Vec::new()).unwrap();
+        let new = world.poller.register(fd.as_fd()).unwrap();
+        assert_eq!(new.key().index(), old.key().index(), "the place is used again");
+        for direction in [Direction::Read, Direction::Write] {
+            new.not_ready(direction, new.attempt(direction).unwrap());
+        }
+        deliverer.join().unwrap();
+        for direction in [Direction::Read, Direction::Write] {
+            let ready = new.attempt(direction).is_ok();
+            assert!(!ready, "an event of the old descriptor has reached the new one");
+        }
+        assert_eq!(old.attempt(Direction::Read).unwrap_err(), Refused::Closed);
+    });
+}
+
+impl World {
+    /// What a table without generations would take a token for.
+    fn key_in_use(&self, token: u64) -> u64 {
+        let table = self.poller.table.lock();
+        let index = Key::from_u64(token).index();
+        let found = table.sources.iter().flatten().find(|source| source.key().index() == index);
+        found.map_or(token, |source| source.key().to_u64())
+    }
+}
+
+#[test]
+fn loom_an_event_that_comes_late_does_not_reach_the_descriptor_that_has_the_place_now() {
+    place_used_again(true);
+}
+
+#[test]
+#[should_panic(expected = "has reached the new one")]
+fn loom_canary_an_event_that_names_only_the_place_reaches_the_new_descriptor() {
+    place_used_again(false);
 }

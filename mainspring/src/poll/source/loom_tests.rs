@@ -1,13 +1,15 @@
-//! Models of the readiness protocol and of deadlines that are moved while their timer goes off.
+//! Models of the readiness protocol and of pauses, and what those of deadlines, beside this, are made of.
 //!
 //! Each has a canary: the same model with one step in the wrong place, which has to fail.
+
+mod deadline_tests;
 
 use std::sync::Arc;
 use std::task::Wake;
 
 use loom::thread;
 
-use super::Direction::Read;
+use super::Direction::{Read, Write};
 use super::*;
 use crate::base::park::Parker;
 use crate::base::primitive::Mutex;
@@ -119,7 +121,7 @@ fn one_pass(ticket_too_late: bool) {
         }
         writer.join().unwrap();
         let woken = timed.woken.load(Ordering::Relaxed) == 1;
-        timed.source.close(&mut Vec::new(), &mut Vec::new());
+        timed.source.close(&mut Vec::new());
         assert_eq!(pending, woken, "the edge is lost");
     });
 }
@@ -135,7 +137,7 @@ fn loom_canary_a_ticket_taken_after_the_system_call_loses_an_edge() {
     one_pass(true);
 }
 
-/// A side with a deadline, a processor's timer store, and a task that waits.
+/// A descriptor with deadlines, a processor's timer store, and a task that waits to read.
 struct Timed {
     source: Arc<Source>,
     store: RankedMutex<Timers>,
@@ -143,6 +145,9 @@ struct Timed {
     /// The last setting, stored under the side's lock.
     last: AtomicU64,
 }
+
+/// The order in which the layer above sets and expires the two sides.
+const BOTH: [Direction; 2] = [Write, Read];
 
 struct Woken(Arc<Timed>);
 
@@ -163,7 +168,14 @@ impl Timed {
         })
     }
 
-    /// Operates the timer, as the layer above does under the side's lock. Whom the timer wakes is known without a waker.
+    /// With nothing to read, so that a reader waits.
+    fn unready() -> Arc<Timed> {
+        let timed = Timed::new();
+        timed.source.not_ready(Read, timed.source.attempt(Read).unwrap());
+        timed
+    }
+
+    /// Operates the timer, as the layer above does under the side's lock.
     fn arm(&self, side: &mut LockedSide<'_>, action: TimerAction) {
         let (TimerAction::Arm(at) | TimerAction::Earlier(at)) = action else { return };
         let mut store = self.store.lock();
@@ -171,7 +183,7 @@ impl Timed {
             return;
         }
         let (key, _) = store.insert(at, at, Waker::noop().clone());
-        *side.timer() = Some(timers::Id { store: 0, key });
+        *side.timer() = Some(timers::Id::new(0, key));
     }
 
     fn set(&self, now: u64, at: Option<u64>) {
@@ -196,29 +208,64 @@ impl Timed {
         wakers.into_iter().for_each(Waker::wake);
     }
 
+    /// Sets both sides, and wakes only then. `Closed` if one was.
+    fn set_both(&self, now: u64, at: u64, order: [Direction; 2]) -> Result<(), Refused> {
+        self.set_sides(now, order.map(|direction| (direction, at)))
+    }
+
+    /// As [`set_both`](Timed::set_both), each to a time of its own.
+    fn set_sides(&self, now: u64, sides: [(Direction, u64); 2]) -> Result<(), Refused> {
+        let mut wakers = Vec::new();
+        let result = sides.into_iter().try_for_each(|(direction, at)| {
+            let mut side = self.source.lock(direction);
+            let action = side.set_deadline(tick(now), Some(tick(at)), &mut wakers)?;
+            self.arm(&mut side, action);
+            Ok(())
+        });
+        wakers.into_iter().for_each(Waker::wake);
+        result
+    }
+
     /// What a worker does that finds due timers: takes them out, unlocks, calls.
     fn run_timers(&self, now: u64) {
-        self.take_and_call(now, false);
+        self.take_and_call(now, BOTH, false);
     }
 
     /// With `lock_is_kept`, it does not unlock: the mistake of Go's issue 35532.
-    fn take_and_call(&self, now: u64, lock_is_kept: bool) {
+    fn take_and_call(&self, now: u64, order: [Direction; 2], lock_is_kept: bool) {
         let mut due = Vec::new();
         let mut store = self.store.lock();
-        assert!(!store.take_due(tick(now), 8, &mut due), "more timers than one side has");
+        assert!(!store.take_due(tick(now), 8, &mut due), "more timers than two sides have");
         let kept = lock_is_kept.then_some(store);
-        due.iter().for_each(|_| self.fired(now));
+        for _ in &due {
+            self.fired(now, order);
+        }
         drop(kept);
     }
 
-    fn fired(&self, now: u64) {
+    /// One timer went off; which side's does not matter.
+    fn fired(&self, now: u64, order: [Direction; 2]) {
         let mut wakers = Vec::new();
-        {
-            let mut side = self.source.lock(Read);
+        for direction in order {
+            let mut side = self.source.lock(direction);
             if let Fired::Rearm(at) = side.timer_fired(tick(now), &mut wakers) {
                 self.arm(&mut side, TimerAction::Arm(at));
             }
         }
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// With `right`, nothing can be armed any more when the timers are taken away.
+    fn close(&self, right: bool) {
+        let mut wakers = Vec::new();
+        if right {
+            self.source.close(&mut wakers);
+        }
+        for direction in BOTH {
+            let id = self.source.lock(direction).take_timer();
+            drop(id.and_then(|id| self.store.lock().remove(id.key)));
+        }
+        self.source.close(&mut wakers);
         wakers.into_iter().for_each(Waker::wake);
     }
 
@@ -233,91 +280,99 @@ impl Timed {
     }
 
     fn expired(&self) -> bool {
-        matches!(self.source.attempt(Read), Err(Refused::Expired))
+        self.has_expired(Read)
+    }
+
+    fn has_expired(&self, direction: Direction) -> bool {
+        matches!(self.source.attempt(direction), Err(Refused::Expired))
     }
 }
 
-/// A task waits with a deadline of 10, the clock shows 10, and while one thread runs the timers another, which
-/// read the clock at `now`, moves the deadline to `at`.
-fn moved_while_it_fires(now: u64, at: Option<u64>, lock_is_kept: bool) {
+/// A call has failed and its side pauses, while an edge comes and the timer that ends the pause may go off at once.
+/// Instead of sleeping, looks whether it would have been woken. With `right`, the timer is armed, which means that it
+/// may go off, and the pause begun under one lock.
+fn paused(right: bool) {
     loom::model(move || {
-        let timed = Timed::new();
-        timed.source.not_ready(Read, timed.source.attempt(Read).unwrap());
-        timed.set(0, Some(10));
-        timed.wait();
-        let other = thread::spawn({
+        let (timed, kernel) = (Timed::new(), Arc::new(Kernel { bytes: Mutex::new(0) }));
+        let writer = thread::spawn({
             let timed = Arc::clone(&timed);
-            move || timed.set(now, at)
+            move || kernel.write(&timed.source)
         });
-        timed.take_and_call(10, lock_is_kept);
-        other.join().unwrap();
-        // Whatever came first, and whatever is still armed: what counts now is the new setting alone.
-        timed.run_timers(10);
-        assert_eq!(timed.expired(), at.is_some_and(|at| at <= 10));
-        let before = timed.woken.load(Ordering::Relaxed);
-        if timed.expired() {
-            assert_eq!(before, 1);
+        let timer = {
+            let timed = Arc::clone(&timed);
+            move || {
+                let mut wakers = Vec::new();
+                timed.source.lock(Read).resume(&mut wakers);
+                wakers.into_iter().for_each(Waker::wake);
+            }
+        };
+        let timer = if right {
+            let mut side = timed.source.lock(Read);
+            let timer = thread::spawn(timer);
+            side.pause();
+            timer
         } else {
-            // One that was woken by the former deadline waits again, the other still does.
-            timed.wait();
-            timed.run_timers(19);
-            assert_eq!(timed.woken.load(Ordering::Relaxed), before, "woken early");
-            timed.run_timers(20);
-            assert_eq!(timed.expired(), at.is_some(), "the new deadline is missed");
-            let woken = timed.woken.load(Ordering::Relaxed);
-            assert_eq!(woken, before + usize::from(at.is_some()));
-        }
-        // Break the circle of the wakers that are still registered.
-        timed.source.close(&mut Vec::new(), &mut Vec::new());
+            let timer = thread::spawn(timer);
+            timed.source.lock(Read).pause();
+            timer
+        };
+        let pending = timed.poll_wait().is_pending();
+        writer.join().unwrap();
+        timer.join().unwrap();
+        let woken = timed.woken.load(Ordering::Relaxed) == 1;
+        timed.source.close(&mut Vec::new());
+        assert_eq!(pending, woken, "nobody ends the pause");
     });
 }
 
 #[test]
-fn loom_a_deadline_moved_later_exactly_when_its_timer_fires() {
-    moved_while_it_fires(9, Some(20), false);
+fn loom_whoever_waits_in_a_pause_is_woken_at_its_end() {
+    paused(true);
 }
 
 #[test]
-fn loom_a_deadline_cleared_exactly_when_its_timer_fires() {
-    moved_while_it_fires(9, None, false);
+#[should_panic(expected = "nobody ends the pause")]
+fn loom_canary_a_pause_that_begins_after_its_timer_is_armed_may_not_end() {
+    paused(false);
 }
 
-#[test]
-fn loom_a_deadline_moved_earlier_exactly_when_its_timer_fires() {
-    moved_while_it_fires(8, Some(9), false);
-}
-
-#[test]
-#[should_panic(expected = "lock order: Side is taken")]
-fn loom_canary_a_deadlines_timer_called_with_the_store_locked_is_seen() {
-    moved_while_it_fires(9, Some(20), true);
-}
-
-/// Two threads set deadlines for the same side; the last one holds, whichever it is.
-fn two_setters(right: bool) {
+/// Nothing was ready when the side began to pause, and an edge comes while the pause ends and a task is about to wait.
+/// `right`: the end of the pause wakes.
+fn edge_at_the_end_of_a_pause(right: bool) {
     loom::model(move || {
-        let timed = Timed::new();
-        let other = thread::spawn({
+        let (timed, kernel) = (Timed::unready(), Kernel { bytes: Mutex::new(0) });
+        timed.source.lock(Read).pause();
+        let writer = thread::spawn({
             let timed = Arc::clone(&timed);
-            move || timed.set_in_order(0, Some(20), right)
+            move || kernel.write(&timed.source)
         });
-        timed.set_in_order(0, Some(10), right);
-        other.join().unwrap();
-        let last = timed.last.load(Ordering::Relaxed);
-        timed.run_timers(last - 1);
-        assert!(!timed.expired(), "it passed early");
-        timed.run_timers(last);
-        assert!(timed.expired(), "it is missed");
+        let timer = thread::spawn({
+            let timed = Arc::clone(&timed);
+            move || {
+                let mut wakers = Vec::new();
+                timed.source.lock(Read).resume(&mut wakers);
+                if right {
+                    wakers.into_iter().for_each(Waker::wake);
+                }
+            }
+        });
+        let pending = timed.poll_wait().is_pending();
+        writer.join().unwrap();
+        timer.join().unwrap();
+        let woken = timed.woken.load(Ordering::Relaxed) == 1;
+        timed.source.attempt(Read).expect("there is something, and no pause any more");
+        timed.close(true);
+        assert_eq!(pending, woken, "the edge is lost");
     });
 }
 
 #[test]
-fn loom_of_two_deadlines_set_at_once_the_last_holds_and_its_timer_is_armed() {
-    two_setters(true);
+fn loom_an_edge_at_the_end_of_a_pause_is_not_lost() {
+    edge_at_the_end_of_a_pause(true);
 }
 
 #[test]
-#[should_panic(expected = "it is missed")]
-fn loom_canary_a_timer_operated_after_the_side_is_unlocked_is_armed_too_late() {
-    two_setters(false);
+#[should_panic(expected = "the edge is lost")]
+fn loom_canary_a_pause_that_ends_in_silence_loses_an_edge() {
+    edge_at_the_end_of_a_pause(false);
 }

@@ -161,9 +161,38 @@ fn a_side_that_is_ready_or_refuses_registers_nobody() {
     make_unready(&expired, Read);
     assert_eq!(set(&expired, Read, 1, Some(0)), (TimerAction::None, 0));
     assert_eq!(waiter.poll(&expired, Read), Poll::Ready(Err(Refused::Expired)));
-    expired.close(&mut Vec::new(), &mut Vec::new());
+    expired.close(&mut Vec::new());
     assert_eq!(waiter.poll(&expired, Read), Poll::Ready(Err(Refused::Closed)));
     assert_eq!((waiter.wakers(), waiter.id), (0, None));
+}
+
+#[test]
+fn who_waits_for_failure_waits_beside_readiness_and_is_woken_by_expiry_and_closing_alone() {
+    let source = source();
+    let mut waiter = Waiter::new();
+    let poll = |waiter: &mut Waiter| {
+        let waker = waiter.waker();
+        source.poll_failure(Read, &mut waiter.id, &Context::from_waker(&waker))
+    };
+    assert_eq!(poll(&mut waiter), Poll::Pending, "it is ready, which is no failure");
+    assert_eq!(poll(&mut waiter), Poll::Pending);
+    assert_eq!(waiter.wakers(), 1);
+    assert_eq!(deliver(&source, Some(Edge::Ready), None), 0, "an edge does not concern it");
+    assert!(source.attempt(Read).is_ok(), "it takes no readiness away");
+    make_unready(&source, Read);
+    let mut others = [Waiter::new(), Waiter::new()];
+    others.iter_mut().for_each(|other| assert!(other.poll(&source, Read).is_pending()));
+    assert_eq!(deliver(&source, Some(Edge::Ready), None), 2, "but it does concern others");
+    assert_eq!((waiter.woken(), waiter.wakers()), (0, 1));
+    assert_eq!(set(&source, Read, 1, Some(0)), (TimerAction::None, 1));
+    assert_eq!(poll(&mut waiter), Poll::Ready(Refused::Expired));
+    assert_eq!(set(&source, Read, 1, None), (TimerAction::None, 0));
+    assert_eq!(poll(&mut waiter), Poll::Pending);
+    let mut wakers = Vec::new();
+    source.close(&mut wakers);
+    assert_eq!(wake(&mut wakers), 1);
+    assert_eq!(poll(&mut waiter), Poll::Ready(Refused::Closed));
+    assert_eq!(waiter.wakers(), 0);
 }
 
 // The rules of deadlines, numbered as in Go's documentation and tests of SetDeadline.
@@ -254,15 +283,13 @@ fn d10_and_d12_close_beats_the_deadline_and_nothing_can_be_set_afterwards() {
     let source = source();
     make_unready(&source, Read);
     let mut waiter = Waiter::new();
-    let timer_waker = Waiter::new();
     assert_eq!(waiter.poll(&source, Read), Poll::Pending);
     assert_eq!(set(&source, Read, 0, Some(10)).0, TimerAction::Arm(tick(10)));
-    let id = timers::Id { store: 3, key: Key::new(1, 2) };
+    let id = timers::Id::new(3, Key::new(1, 2));
     *source.lock(Read).timer() = Some(id);
-    *source.lock(Read).deadline_waker() = Some(timer_waker.waker());
-    let (mut wakers, mut unused) = (Vec::new(), Vec::new());
-    source.close(&mut wakers, &mut unused);
-    assert_eq!((wake(&mut wakers), unused.len()), (1, 1));
+    let mut wakers = Vec::new();
+    source.close(&mut wakers);
+    assert_eq!(wake(&mut wakers), 1);
     assert_eq!(source.lock(Read).take_timer(), Some(id));
     assert_eq!(source.lock(Read).take_timer(), None);
     let refused = source.lock(Read).set_deadline(tick(0), Some(tick(20)), &mut wakers);
@@ -272,9 +299,6 @@ fn d10_and_d12_close_beats_the_deadline_and_nothing_can_be_set_afterwards() {
         let error = io::Error::from(source.attempt(direction).unwrap_err());
         assert_eq!(error.kind(), io::ErrorKind::Other);
     }
-    assert_eq!(timer_waker.woken(), 0);
-    drop(unused);
-    assert_eq!(timer_waker.wakers(), 0);
 }
 
 #[test]
@@ -343,4 +367,64 @@ fn wakers_are_dropped_with_nothing_locked() {
     }
     drop(source.forget(Read, id.unwrap()));
     assert_eq!(Arc::strong_count(&source), 1);
+}
+
+fn pause(source: &Source) {
+    let mut side = source.lock(Read);
+    assert!(!side.paused());
+    side.pause();
+    assert!(side.paused());
+}
+
+fn resume(source: &Source) -> usize {
+    let mut wakers = Vec::new();
+    source.lock(Read).resume(&mut wakers);
+    wake(&mut wakers)
+}
+
+#[test]
+fn a_pause_hides_readiness_and_edges_until_its_end() {
+    let source = source();
+    pause(&source);
+    assert_eq!(source.attempt(Read).unwrap_err(), Refused::NotReady);
+    let mut waiter = Waiter::new();
+    assert_eq!(waiter.poll(&source, Read), Poll::Pending);
+    assert_eq!(deliver(&source, Some(Edge::Ready), None), 0);
+    assert_eq!(resume(&source), 1);
+    assert!(source.attempt(Read).is_ok());
+    assert_eq!(resume(&source), 0, "a timer that comes twice");
+}
+
+#[test]
+fn the_end_of_a_pause_wakes_nobody_where_nothing_is_ready_and_an_edge_in_it_is_not_lost() {
+    let source = source();
+    make_unready(&source, Read);
+    let mut waiter = Waiter::new();
+    assert_eq!(waiter.poll(&source, Read), Poll::Pending);
+    pause(&source);
+    assert_eq!(resume(&source), 0);
+    assert_eq!(deliver(&source, Some(Edge::Ready), None), 1);
+    make_unready(&source, Read);
+    pause(&source);
+    assert_eq!(deliver(&source, Some(Edge::Ready), None), 0);
+    assert_eq!(waiter.poll(&source, Read), Poll::Pending);
+    assert_eq!(resume(&source), 1);
+}
+
+#[test]
+fn a_deadline_and_the_end_reach_who_waits_in_a_pause() {
+    let source = source();
+    pause(&source);
+    let mut waiter = Waiter::new();
+    assert_eq!(waiter.poll(&source, Read), Poll::Pending);
+    let (_, woken) = set(&source, Read, 10, Some(5));
+    assert_eq!(woken, 1);
+    assert_eq!(source.attempt(Read).unwrap_err(), Refused::Expired);
+    assert_eq!(set(&source, Read, 10, None), (TimerAction::None, 0));
+    assert_eq!(source.attempt(Read).unwrap_err(), Refused::NotReady, "it goes on");
+    assert_eq!(waiter.poll(&source, Read), Poll::Pending);
+    let mut wakers = Vec::new();
+    source.close(&mut wakers);
+    assert_eq!(wake(&mut wakers), 1);
+    assert_eq!(source.attempt(Read).unwrap_err(), Refused::Closed);
 }

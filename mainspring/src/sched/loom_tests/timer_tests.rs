@@ -56,7 +56,7 @@ fn sits_while_an_earlier_timer_is_armed(omission: Omission) {
             }
         });
         let mut turn = scheduler.poller.try_turn().expect("nobody else polls");
-        let until = scheduler.settle_next_due();
+        let (until, _) = scheduler.settle_next_due();
         let announced = turn.announce(until);
         let sees = omission != Omission::Look && scheduler.next_due() < until;
         armer.join().unwrap();

@@ -29,8 +29,9 @@ pub struct JoinError {
 
 enum Cause {
     Cancelled,
-    /// The mutex is never locked: it makes the payload `Sync`, which errors are expected to be.
-    Panic(Mutex<Box<dyn Any + Send>>),
+    /// The mutex is never locked: it makes the payload `Sync`, which errors are expected to be. The box keeps every task
+    /// small, which has room for this.
+    Panic(Box<Mutex<Box<dyn Any + Send>>>),
 }
 
 impl JoinError {
@@ -39,7 +40,7 @@ impl JoinError {
     }
 
     pub(crate) fn panic(id: Id, payload: Box<dyn Any + Send>) -> JoinError {
-        JoinError { id, cause: Cause::Panic(Mutex::new(payload)) }
+        JoinError { id, cause: Cause::Panic(Box::new(Mutex::new(payload))) }
     }
 
     /// Whether the task was aborted, or its runtime was dropped or shut down.

@@ -51,6 +51,11 @@ impl<T> JoinHandle<T> {
     pub fn abort_handle(&self) -> AbortHandle {
         AbortHandle { task: Arc::clone(&self.task).as_task() }
     }
+
+    /// What the handle's own poll does, but for the question whether the running task should yield.
+    pub(crate) fn poll_result(&self, context: &mut Context<'_>) -> Poll<Result<T, JoinError>> {
+        self.task.poll_join(context)
+    }
 }
 
 impl<T> Future for JoinHandle<T> {
@@ -61,7 +66,7 @@ impl<T> Future for JoinHandle<T> {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
-        self.task.poll_join(context)
+        self.poll_result(context)
     }
 }
 
