@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use common::drops::Count;
 use common::watchdog::Watchdog;
-use common::{check, eventually, runtime, watched};
+use common::{check, eventually, runtime, watched, work};
 use mainspring::runtime::{Builder, Handle};
-use mainspring::task::yield_now;
-use mainspring::time::{after_func, sleep};
+use mainspring::time::after_func;
 use mainspring::{spawn, spawn_blocking};
 
 #[test]
@@ -87,17 +86,6 @@ fn aborting_a_blocking_function_that_runs_does_nothing() {
         sender.send(7).unwrap();
         assert_eq!(task.await.unwrap(), 7);
     });
-}
-
-/// Needs a worker, a timer and another task.
-async fn work() -> u32 {
-    sleep(Duration::from_micros(100)).await;
-    spawn(async {
-        yield_now().await;
-        7
-    })
-    .await
-    .unwrap()
 }
 
 #[test]

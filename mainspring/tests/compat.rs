@@ -13,6 +13,7 @@ mod tokio_io {
     use crate::common::run;
     use crate::common::sockets::{byte_at, is_timeout, pair, poll_once};
 
+    use mainspring::net::UnixStream;
     use mainspring::time::{Duration, Instant};
     use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
@@ -38,6 +39,25 @@ mod tokio_io {
             assert!(back.iter().enumerate().all(|(place, byte)| *byte == byte_at(place)));
             assert_eq!(echo.await.unwrap(), 1_000_000);
             writer.await.unwrap();
+        });
+    }
+
+    #[test]
+    fn unix_streams_and_their_halves_are_copied_by_tokio_as_well() {
+        run(2, async {
+            let (mut a, b) = UnixStream::pair().unwrap();
+            let echo = mainspring::spawn(async move {
+                let (mut read, mut write) = b.split();
+                tokio::io::copy(&mut read, &mut write).await.unwrap();
+                AsyncWriteExt::shutdown(&mut write).await.unwrap();
+            });
+            let all: Vec<u8> = (0..50_000).map(byte_at).collect();
+            AsyncWriteExt::write_all(&mut a, &all).await.unwrap();
+            AsyncWriteExt::shutdown(&mut a).await.unwrap();
+            let mut back = Vec::new();
+            AsyncReadExt::read_to_end(&mut a, &mut back).await.unwrap();
+            assert_eq!(back, all);
+            echo.await.unwrap();
         });
     }
 
@@ -116,7 +136,7 @@ mod hyper_rt {
     use hyper::service::service_fn;
     use hyper::{Request, Response};
     use mainspring::compat::hyper::{Executor, Timer};
-    use mainspring::net::{TcpListener, TcpStream};
+    use mainspring::net::{TcpListener, TcpStream, UnixStream};
     use mainspring::time::{Duration, Instant, sleep, timeout};
 
     async fn echo(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
@@ -166,6 +186,29 @@ mod hyper_rt {
             for client in clients {
                 client.await.unwrap();
             }
+            server.await.unwrap();
+        });
+    }
+
+    #[test]
+    fn http1_is_spoken_over_unix_streams_as_well() {
+        run(2, async {
+            let (client, server) = UnixStream::pair().unwrap();
+            let server = mainspring::spawn(async move {
+                hyper::server::conn::http1::Builder::new()
+                    .timer(Timer::new())
+                    .serve_connection(server, service_fn(echo))
+                    .await
+                    .unwrap();
+            });
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(client).await.unwrap();
+            let connection = mainspring::spawn(connection);
+            let answer = sender.send_request(request(300_000)).await.unwrap();
+            let body = answer.into_body().collect().await.unwrap().to_bytes();
+            assert_eq!(body.len(), 300_000);
+            assert!(body.iter().enumerate().all(|(place, byte)| *byte == byte_at(place)));
+            drop(sender);
+            connection.await.unwrap().unwrap();
             server.await.unwrap();
         });
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use common::drops::{Count, on_drop};
 use common::foreign::foreign_block_on;
 use common::watchdog::Watchdog;
-use common::{check, eventually, runtime, watched};
+use common::{check, eventually, runtime, watched, work};
 use gates::{Crew, Hold, Way, step};
 use mainspring::runtime::{Builder, Handoff, Runtime};
 use mainspring::task::{JoinHandle, JoinSet, yield_now};
@@ -26,17 +26,6 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// The thread on which a function is called that was declared to block.
 fn thread_of_blocking() -> ThreadId {
     blocking(|| thread::current().id())
-}
-
-/// Needs a worker, a timer and another task.
-async fn work() -> u32 {
-    sleep(Duration::from_micros(100)).await;
-    spawn(async {
-        yield_now().await;
-        7
-    })
-    .await
-    .unwrap()
 }
 
 /// On runtimes of one and of two processors as many tasks as there are processors are held by what `task` makes of

@@ -14,7 +14,7 @@ use std::time::Duration;
 use common::drops::Count;
 use common::ending::{Tally, wait_until};
 use common::sockets::{pair, read_one};
-use common::{SOON, until};
+use common::{SOON, until, work};
 use gates::{Crew, Hold, KINDS, for_each_way};
 use mainspring::runtime::{Handle, Runtime};
 use mainspring::task::{JoinError, JoinHandle, JoinSet, yield_now};
@@ -61,17 +61,6 @@ fn everything_goes_on(runtime: &Runtime) {
     for task in tasks {
         assert_eq!(runtime.block_on(task).unwrap(), 7);
     }
-}
-
-/// Needs a worker, a timer and another task.
-async fn work() -> u32 {
-    sleep(Duration::from_micros(100)).await;
-    spawn(async {
-        yield_now().await;
-        7
-    })
-    .await
-    .unwrap()
 }
 
 // How the poll ends.

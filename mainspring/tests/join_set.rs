@@ -7,9 +7,9 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use common::drops::Count;
-use common::{SOON, check};
+use common::{SOON, check, runtime, watched};
 use mainspring::spawn;
-use mainspring::task::{JoinSet, yield_now};
+use mainspring::task::{AbortHandle, JoinSet, yield_now};
 use mainspring::time::{Instant, sleep};
 
 #[test]
@@ -118,4 +118,65 @@ fn joining_a_whole_set_passes_a_panic_on_and_aborts_the_others() {
             sleep(Duration::from_micros(100)).await;
         }
     });
+}
+
+#[test]
+fn a_set_says_which_task_it_was_that_ended() {
+    check(|| async {
+        let mut set = JoinSet::new();
+        assert!(set.join_next_with_id().await.is_none());
+        let value = set.spawn(async { 7 }).id();
+        assert_eq!(set.join_next_with_id().await.unwrap().unwrap(), (value, 7));
+        let aborted = set.spawn(pending::<i32>());
+        let other = set.spawn(async { 8 }).id();
+        assert_eq!(set.join_next_with_id().await.unwrap().unwrap(), (other, 8));
+        aborted.abort();
+        let error = set.join_next_with_id().await.unwrap().unwrap_err();
+        assert!(error.is_cancelled());
+        assert_eq!(error.id(), aborted.id());
+        assert!(set.join_next_with_id().await.is_none());
+    });
+}
+
+#[test]
+fn what_has_ended_is_taken_without_waiting_and_what_runs_is_waited_for_afterwards() {
+    check(|| async {
+        let mut set = JoinSet::new();
+        assert!(set.try_join_next().is_none());
+        let (sender, receiver) = channel::<i32>();
+        set.spawn_blocking(move || receiver.recv().unwrap());
+        let ended: Vec<_> = (0..3).map(|n| set.spawn(async move { n })).collect();
+        while !ended.iter().all(AbortHandle::is_finished) {
+            yield_now().await;
+        }
+        let mut results: Vec<_> = std::iter::from_fn(|| set.try_join_next()).map(Result::unwrap).collect();
+        results.sort_unstable();
+        assert_eq!(results, [0, 1, 2]);
+        assert_eq!(set.len(), 1);
+
+        // Whoever asked without waiting has left no waker behind in the place of the one who waits.
+        let waits = spawn(async move { set.join_next().await });
+        sleep(Duration::from_millis(1)).await;
+        sender.send(3).unwrap();
+        assert_eq!(waits.await.unwrap().unwrap().unwrap(), 3);
+    });
+}
+
+#[test]
+fn a_task_that_has_ended_is_found_without_waiting_by_one_that_should_yield() {
+    let other = runtime(1);
+    let mut set = JoinSet::new();
+    let ended = set.spawn_on(async {}, &other.handle());
+    let (_watchdog, runtime) = watched(1);
+    let handle = runtime.handle();
+    let found = runtime.block_on(runtime.spawn(async move {
+        // It waits for the processor, which is therefore taken from this task, and this task is asked to yield.
+        handle.spawn(async {});
+        let start = Instant::now();
+        while handle.metrics().handoffs == 0 || !ended.is_finished() {
+            assert!(start.elapsed() < SOON);
+        }
+        set.try_join_next()
+    }));
+    found.unwrap().expect("it has ended").unwrap();
 }

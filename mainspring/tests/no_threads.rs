@@ -18,12 +18,13 @@ use common::ending::LONG;
 use common::foreign::foreign_block_on;
 use common::sockets::{pair, read_one};
 use common::watchdog::Watchdog;
-use common::{eventually, watched};
+use common::{eventually, watched, work};
 use gates::{Crew, Way};
 use mainspring::runtime::{Builder, Runtime};
 use mainspring::task::{JoinSet, yield_now};
 use mainspring::time::{after_func, sleep};
 use mainspring::{block_on, blocking, spawn, spawn_blocking};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 const MILLI: Duration = Duration::from_millis(1);
 
@@ -60,7 +61,7 @@ struct NoThreads;
 impl NoThreads {
     fn new() -> NoThreads {
         let limit = address_space() + SLACK;
-        limit_address_space(&limit.to_string());
+        limit_address_space(Some(limit));
         assert!(std::thread::Builder::new().spawn(|| ()).is_err(), "there are still threads");
         NoThreads
     }
@@ -68,16 +69,15 @@ impl NoThreads {
 
 impl Drop for NoThreads {
     fn drop(&mut self) {
-        limit_address_space("unlimited");
+        limit_address_space(None);
         std::thread::spawn(|| ()).join().unwrap();
     }
 }
 
-/// The soft limit, which can be raised again.
-fn limit_address_space(limit: &str) {
-    let own = std::process::id().to_string();
-    let status = Command::new("prlimit").args(["--pid", &own, &format!("--as={limit}:")]).status();
-    assert!(status.expect("prlimit is part of util-linux").success());
+/// The soft limit, which can be raised again; by none, to the hard one.
+fn limit_address_space(limit: Option<u64>) {
+    let maximum = getrlimit(Resource::As).maximum;
+    setrlimit(Resource::As, Rlimit { current: limit.or(maximum), maximum }).unwrap();
 }
 
 /// In bytes.
@@ -94,17 +94,6 @@ fn cpu_time() -> Duration {
     let ticks: u64 = fields.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum();
     // Linux counts a hundred of them in a second, on every machine.
     Duration::from_millis(ticks * 10)
-}
-
-/// Needs a worker, a timer and another task.
-async fn work() -> u32 {
-    sleep(Duration::from_micros(100)).await;
-    spawn(async {
-        yield_now().await;
-        7
-    })
-    .await
-    .unwrap()
 }
 
 /// Checks that nothing is left behind once there are threads again.

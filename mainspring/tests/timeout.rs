@@ -134,7 +134,7 @@ fn of_nested_timeouts_the_one_that_ends_first_ends_what_it_limits() {
         timeout(2 * MILLI, timeout(HOUR, pending::<()>())).await.unwrap_err();
         assert!(start.elapsed() >= 2 * MILLI);
         // At the same time: the future of the outer one is ready, and it is polled first.
-        let deadline = Instant::now() + MILLI;
+        let deadline = Instant::now();
         assert!(timeout_at(deadline, timeout_at(deadline, pending::<()>())).await.unwrap().is_err());
         assert_eq!(timers_pending(), 0);
     });

@@ -4,6 +4,7 @@
 pub(crate) mod drops;
 pub(crate) mod ending;
 pub(crate) mod foreign;
+pub(crate) mod kinds;
 pub(crate) mod sockets;
 pub(crate) mod stress;
 pub(crate) mod wakers;
@@ -14,6 +15,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mainspring::runtime::{Builder, Runtime};
+use mainspring::spawn;
+use mainspring::task::yield_now;
 use mainspring::time::sleep;
 use watchdog::Watchdog;
 
@@ -56,6 +59,17 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(start.elapsed() < SOON, "{what}: not within {SOON:?}");
         thread::sleep(Duration::from_micros(100));
     }
+}
+
+/// Gives 7, for which it needs a worker, a timer and another task.
+pub(crate) async fn work() -> u32 {
+    sleep(Duration::from_micros(100)).await;
+    spawn(async {
+        yield_now().await;
+        7
+    })
+    .await
+    .unwrap()
 }
 
 /// As [`eventually`], in a task.
