@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 )
 
@@ -58,20 +59,28 @@ func (l load) end() {
 	check(l.wait())
 }
 
-func serveEcho() net.Addr {
+// How many connections the servers of this process have accepted, and started a goroutine for.
+var accepted atomic.Int64
+
+// serveEcho gives each read a fresh deadline, unless the timeout is zero.
+func serveEcho(buffer int, timeout time.Duration) net.Addr {
 	listener := must(net.Listen("tcp", "127.0.0.1:0"))
 	go func() {
 		for {
-			go echo(must(listener.Accept()))
+			go echo(must(listener.Accept()), buffer, timeout)
+			accepted.Add(1)
 		}
 	}()
 	return listener.Addr()
 }
 
-func echo(connection net.Conn) {
+func echo(connection net.Conn, length int, timeout time.Duration) {
 	defer connection.Close()
-	buffer := make([]byte, 4096)
+	buffer := make([]byte, length)
 	for {
+		if timeout != 0 && connection.SetReadDeadline(time.Now().Add(timeout)) != nil {
+			return
+		}
 		count, err := connection.Read(buffer)
 		if err != nil {
 			return
@@ -85,7 +94,7 @@ func echo(connection net.Conn) {
 func echoBlockers(plan time.Duration, blockers blockers) measurement {
 	const phase = 4 * blockersPeriod
 	pairs := max(3, int(plan/2/phase))
-	load := startLoad(serveEcho(), phase)
+	load := startLoad(serveEcho(4096, 0), phase)
 	meter := startMeter()
 	var ratios, rates []float64
 	var messages uint64

@@ -1,4 +1,4 @@
-// The workloads of this folder's Rust program about timers and blocking, in Go: the same names and the same command line
+// The workloads of this folder's Rust program about timers, blocking and deadlines, in Go: the same names and the same command line
 // (run go WORKLOAD --seconds=S), and the same outcome as JSON. What a workload models is said there.
 package main
 
@@ -41,6 +41,11 @@ var workloads = map[string]func(plan time.Duration) measurement{
 	"inline_blocking":       inlineBlocking,
 	"us_handlers":           usHandlers,
 	"idle_ticker":           idleTicker,
+	"deadline_set":          deadlineSet,
+	"deadline_wait":         deadlineSet,
+	"read_deadline":         readDeadline,
+	"idle_conns":            func(plan time.Duration) measurement { return idleConns(plan, time.Hour) },
+	"idle_conns_plain":      func(plan time.Duration) measurement { return idleConns(plan, 0) },
 }
 
 func main() {
@@ -52,6 +57,9 @@ func main() {
 }
 
 func run(arguments []string) error {
+	if len(arguments) > 0 && arguments[0] == "operate" {
+		return operate(arguments[1:])
+	}
 	if len(arguments) != 4 || arguments[0] != "run" || arguments[1] != "go" {
 		return fmt.Errorf("run go WORKLOAD --seconds=S is expected, not %q", arguments)
 	}

@@ -25,7 +25,7 @@ pub(crate) struct Comparison {
     pub(crate) seconds: f64,
     /// Nothing stands for all workloads.
     pub(crate) only: Vec<WorkloadName>,
-    /// Nothing stands for all peers.
+    /// Nothing stands for the usual ones.
     pub(crate) peers: Vec<PeerName>,
     pub(crate) json: Option<PathBuf>,
 }
@@ -45,7 +45,7 @@ impl Comparison {
     pub(crate) fn run(&self) -> io::Result<()> {
         let mut json = self.json.as_ref().map(File::create).transpose()?;
         let workloads = if self.only.is_empty() { WorkloadName::value_variants() } else { &self.only };
-        let peers = if self.peers.is_empty() { PeerName::value_variants() } else { &self.peers };
+        let peers = if self.peers.is_empty() { &PeerName::USUAL[..] } else { &self.peers };
         let own = std::env::current_exe()?;
         let peers: Vec<_> = peers.iter().map(|&peer| (peer, programs::find(peer, &own))).collect();
         let count = workloads.len() * peers.len() * self.rounds as usize;

@@ -1,6 +1,7 @@
 //! The load generator of the echo workloads: two threads over epoll, no runtime's.
 //!
 //! A process of its own. Each connection has one message in flight. It connects, warms up, and prints [`READY`].
+//! Each answer is compared with what was sent.
 //! For each line on its standard input it then measures once, and prints [`Answered`] as JSON. Lines that are
 //! the same name the same kind of phase, whose latencies are taken together.
 
@@ -109,12 +110,14 @@ fn drive(shares: &mut [Share], time: Duration) -> io::Result<Vec<f64>> {
 struct Share {
     epoll: OwnedFd,
     connections: Vec<Connection>,
-    message: Vec<u8>,
 }
 
 struct Connection {
     stream: TcpStream,
     sent_at: Instant,
+    /// The present message. It begins with its number, so that none can be taken for the one before.
+    message: Vec<u8>,
+    number: u64,
     /// Bytes of the present message that have come back.
     received: usize,
 }
@@ -129,10 +132,11 @@ impl Share {
                 stream.set_nonblocking(true)?;
                 let data = epoll::EventData::new_u64(index as u64);
                 epoll::add(&epoll, &stream, data, epoll::EventFlags::IN)?;
-                Ok(Connection { stream, sent_at: Instant::now(), received: 0 })
+                let message = vec![b'x'; message];
+                Ok(Connection { stream, sent_at: Instant::now(), message, number: 0, received: 0 })
             })
             .collect::<io::Result<_>>()?;
-        Ok(Share { epoll, connections, message: vec![b'x'; message] })
+        Ok(Share { epoll, connections })
     }
 
     /// Keeps a message in flight on each connection until `end`, and waits for the last answers.
@@ -140,7 +144,7 @@ impl Share {
         let mut latencies = Vec::new();
         let mut events = Vec::with_capacity(self.connections.len());
         for connection in &mut self.connections {
-            connection.send(&self.message)?;
+            connection.send()?;
         }
         let mut in_flight = self.connections.len();
         while in_flight > 0 {
@@ -152,11 +156,11 @@ impl Share {
             for event in &events {
                 let event: &epoll::Event = event;
                 let connection = &mut self.connections[event.data.u64() as usize];
-                if connection.receive(self.message.len())? {
+                if connection.receive()? {
                     let now = Instant::now();
                     latencies.push((now - connection.sent_at).as_nanos() as f64);
                     if now < end {
-                        connection.send(&self.message)?;
+                        connection.send()?;
                     } else {
                         in_flight -= 1;
                     }
@@ -169,23 +173,71 @@ impl Share {
 
 impl Connection {
     /// A message is small and the socket's buffer is empty, so it fits.
-    fn send(&mut self, message: &[u8]) -> io::Result<()> {
-        self.sent_at = Instant::now();
+    fn send(&mut self) -> io::Result<()> {
+        self.number += 1;
+        for (byte, number) in self.message.iter_mut().zip(self.number.to_le_bytes()) {
+            *byte = number;
+        }
         self.received = 0;
-        self.stream.write_all(message)
+        self.sent_at = Instant::now();
+        self.stream.write_all(&self.message)
     }
 
-    /// Reads what is there; true if that makes a message of `length`.
-    fn receive(&mut self, length: usize) -> io::Result<bool> {
+    /// Reads what is there; true if that completes the message.
+    ///
+    /// # Errors
+    ///
+    /// Also if it is not what was sent.
+    fn receive(&mut self) -> io::Result<bool> {
         let mut buffer = [0; 4096];
         match self.stream.read(&mut buffer) {
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(count) => {
+                if !self.message[self.received..].starts_with(&buffer[..count]) {
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, "another message than was sent"));
+                }
                 self.received += count;
-                Ok(self.received >= length)
+                Ok(self.received == self.message.len())
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
             Err(error) => Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// Drives one connection to a server that changes each message by `change`.
+    fn drive_against(change: fn(&mut [u8])) -> io::Result<Vec<f64>> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        thread::spawn(move || -> io::Result<()> {
+            let (mut stream, _) = listener.accept()?;
+            let mut message = [0; 64];
+            loop {
+                stream.read_exact(&mut message)?;
+                change(&mut message);
+                stream.write_all(&message)?;
+            }
+        });
+        drive(&mut [Share::connect(address, 1, 64)?], Duration::from_millis(200))
+    }
+
+    #[test]
+    fn a_message_that_comes_back_as_it_was_counts() {
+        assert!(!drive_against(|_| ()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn another_message_than_was_sent_is_noticed() {
+        let at_the_end = drive_against(|message| message[63] ^= 1).unwrap_err();
+        assert_eq!(at_the_end.kind(), io::ErrorKind::InvalidData);
+        // The one before, which differs in its number alone.
+        let former = drive_against(|message| message[0] -= message[0].min(1)).unwrap_err();
+        assert_eq!(former.kind(), io::ErrorKind::InvalidData);
     }
 }

@@ -5,6 +5,9 @@
 //! a file in [`peers`]. Neither knows of the other, nor of rounds.
 
 mod compare;
+mod count;
+mod hold;
+mod limits;
 mod load;
 mod machine;
 mod measure;
@@ -14,6 +17,7 @@ mod statistics;
 mod table;
 mod workloads;
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,9 +26,11 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use crate::compare::Comparison;
+use crate::count::Count;
 use crate::load::Load;
+use crate::measure::Outcome;
 use crate::peers::PeerName;
-use crate::workloads::{Plan, WorkloadName};
+use crate::workloads::{Measure, Operate, OperationName, Plan, WorkloadName};
 
 #[derive(Parser)]
 #[command(about = "Measures mainspring beside other runtimes")]
@@ -59,7 +65,39 @@ enum Command {
         #[arg(long, default_value_t = 2.0, value_parser = seconds, help = SECONDS)]
         seconds: f64,
     },
-    /// Sends echo messages to a server, as the workloads `echo` and `echo_blockers` ask for it
+    /// Counts the instructions and the allocations of a deadline, by valgrind, and prints a table
+    Count {
+        /// How often each is counted; the median is shown
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+        /// Only this operation; can be given more than once
+        #[arg(long, value_name = "NAME")]
+        only: Vec<OperationName>,
+        /// Only this peer; can be given more than once
+        #[arg(long = "peer", value_name = "NAME")]
+        peers: Vec<PeerName>,
+    },
+    /// Does an operation so many times, as `count` asks for it
+    #[command(hide = true)]
+    Operate {
+        peer: PeerName,
+        operation: OperationName,
+        #[arg(long)]
+        times: u64,
+        #[arg(long)]
+        deadline: bool,
+    },
+    /// Holds idle connections to a server, as the workload `idle_conns` asks for it
+    #[command(hide = true)]
+    Hold { address: SocketAddr },
+    /// Sends one echo message after the other to a server, as `operate` asks for it
+    #[command(hide = true)]
+    Ping {
+        address: SocketAddr,
+        #[arg(long)]
+        messages: u64,
+    },
+    /// Sends echo messages to a server, as the workloads of `echo`'s kind ask for it
     #[command(hide = true)]
     Load {
         address: SocketAddr,
@@ -88,8 +126,15 @@ fn main() -> ExitCode {
         }
         Command::Run { peer, workload, seconds } => {
             let plan = Plan { time: Duration::from_secs_f64(seconds) };
-            peer.run(workload, plan).map(|outcome| println!("{}", outcome.to_json()))
+            peer.run(Measure(workload, plan))
+                .map(|outcome| println!("{}", outcome.unwrap_or_else(Outcome::Skipped).to_json()))
         }
+        Command::Count { rounds, only, peers } => Count { rounds, peers, only }.run(),
+        Command::Operate { peer, operation, times, deadline } => {
+            peer.run(Operate { operation, deadline, times }).and_then(|done| done.map_err(io::Error::other))
+        }
+        Command::Hold { address } => hold::run(address),
+        Command::Ping { address, messages } => workloads::ping(address, messages),
         Command::Load { address, connections, message, seconds } => {
             Load { address, connections, message, time: Duration::from_secs_f64(seconds) }.run()
         }

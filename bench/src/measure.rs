@@ -53,6 +53,9 @@ pub(crate) enum Unit {
     PerSecond,
     /// Less is better.
     Nanoseconds,
+    /// What something takes more than something else; less is better. By how much is not said by a ratio: it may be
+    /// nothing, or less.
+    NanosecondsAdded,
     /// Less is better.
     Bytes,
     /// Of something that should be the whole; more is better.
@@ -63,12 +66,13 @@ pub(crate) enum Unit {
 
 impl Unit {
     /// How good `value` is in terms of `base`: above 1 is better.
-    pub(crate) fn ratio(self, value: f64, base: f64) -> f64 {
+    pub(crate) fn ratio(self, value: f64, base: f64) -> Option<f64> {
         match self {
+            Unit::NanosecondsAdded => None,
             // Nothing may be what both came to.
-            _ if value == base => 1.0,
-            Unit::PerSecond | Unit::Part => value / base,
-            Unit::Nanoseconds | Unit::Bytes | Unit::Count => base / value,
+            _ if value == base => Some(1.0),
+            Unit::PerSecond | Unit::Part => Some(value / base),
+            Unit::Nanoseconds | Unit::Bytes | Unit::Count => Some(base / value),
         }
     }
 }
@@ -76,6 +80,10 @@ impl Unit {
 impl Figure {
     pub(crate) fn nanoseconds(name: &str, value: f64) -> Figure {
         Figure { name: name.to_owned(), value, unit: Unit::Nanoseconds }
+    }
+
+    pub(crate) fn nanoseconds_added(name: &str, value: f64) -> Figure {
+        Figure { name: name.to_owned(), value, unit: Unit::NanosecondsAdded }
     }
 
     pub(crate) fn bytes(name: &str, value: f64) -> Figure {
@@ -200,12 +208,13 @@ mod tests {
 
     #[test]
     fn a_ratio_above_one_is_better_whatever_the_unit() {
-        assert_eq!(Unit::PerSecond.ratio(3.0, 2.0), 1.5);
-        assert_eq!(Unit::Nanoseconds.ratio(2.0, 3.0), 1.5);
-        assert_eq!(Unit::Bytes.ratio(2.0, 3.0), 1.5);
-        assert_eq!(Unit::Part.ratio(3.0, 2.0), 1.5);
-        assert_eq!(Unit::Count.ratio(2.0, 3.0), 1.5);
-        assert_eq!(Unit::Count.ratio(0.0, 0.0), 1.0);
+        assert_eq!(Unit::PerSecond.ratio(3.0, 2.0), Some(1.5));
+        assert_eq!(Unit::Nanoseconds.ratio(2.0, 3.0), Some(1.5));
+        assert_eq!(Unit::Bytes.ratio(2.0, 3.0), Some(1.5));
+        assert_eq!(Unit::Part.ratio(3.0, 2.0), Some(1.5));
+        assert_eq!(Unit::Count.ratio(2.0, 3.0), Some(1.5));
+        assert_eq!(Unit::Count.ratio(0.0, 0.0), Some(1.0));
+        assert_eq!(Unit::NanosecondsAdded.ratio(-3.0, 2.0), None);
     }
 
     #[test]
@@ -232,14 +241,16 @@ mod tests {
     #[test]
     fn the_meter_counts_the_cpu_time_and_the_switches_of_every_thread() {
         let meter = Meter::start();
+        let (worked, work) = std::sync::mpsc::channel::<()>();
         let (done, wait) = std::sync::mpsc::channel::<()>();
         let thread = std::thread::spawn(move || {
-            let start = Instant::now();
-            while start.elapsed() < Duration::from_millis(50) {}
+            // By its own clock: a busy machine may give it little of any other time.
+            while thread_cpu_time() < Duration::from_millis(20) {}
+            worked.send(()).unwrap();
             wait.recv()
         });
         // The thread has to be there still, or its switches are not counted.
-        std::thread::sleep(Duration::from_millis(60));
+        work.recv().unwrap();
         let measurement = meter.stop(1);
         drop(done);
         thread.join().unwrap().unwrap_err();

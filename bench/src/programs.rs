@@ -13,6 +13,10 @@ use crate::peers::PeerName;
 /// because `tokio_unstable` changes more of tokio than what it allows us to turn on.
 const UNSTABLE: &str = "tokio_unstable";
 
+/// Where the build with the feature of this name goes. It is one of its own because the feature changes what every
+/// thread of mainspring does.
+const COMPAT: &str = "compat";
+
 const GO_SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/go");
 
 /// The program for `peer`, where `own` is the running one; or why there is none. Go's is built by this.
@@ -21,7 +25,12 @@ pub(crate) fn find(peer: PeerName, own: &Path) -> Result<PathBuf, String> {
         PeerName::Tokio | PeerName::Smol | PeerName::Mainspring | PeerName::MainspringOff => {
             Ok(own.to_owned())
         }
-        PeerName::TokioAlt => unstable_build(own).filter(|path| path.exists()).ok_or_else(|| {
+        PeerName::MainspringCompat => build_below(own, COMPAT).filter(|path| path.exists()).ok_or_else(|| {
+            format!(
+                "build it with CARGO_TARGET_DIR=target/{COMPAT} cargo build --release -p bench --features {COMPAT}"
+            )
+        }),
+        PeerName::TokioAlt => build_below(own, UNSTABLE).filter(|path| path.exists()).ok_or_else(|| {
             format!(
                 "build it with RUSTFLAGS=\"--cfg {UNSTABLE}\" CARGO_TARGET_DIR=target/{UNSTABLE} \
                  cargo build --release -p bench"
@@ -32,10 +41,10 @@ pub(crate) fn find(peer: PeerName, own: &Path) -> Result<PathBuf, String> {
 }
 
 /// `target/release/bench` becomes `target/tokio_unstable/release/bench`.
-fn unstable_build(own: &Path) -> Option<PathBuf> {
+fn build_below(own: &Path, folder: &str) -> Option<PathBuf> {
     let profile = own.parent()?;
     let target = profile.parent()?;
-    Some(target.join(UNSTABLE).join(profile.file_name()?).join(own.file_name()?))
+    Some(target.join(folder).join(profile.file_name()?).join(own.file_name()?))
 }
 
 fn build_go(own: &Path) -> Result<PathBuf, String> {
@@ -62,7 +71,7 @@ mod tests {
 
     #[test]
     fn the_second_build_lies_below_the_first_ones_folder() {
-        let path = unstable_build(Path::new("/a/target/release/bench"));
+        let path = build_below(Path::new("/a/target/release/bench"), UNSTABLE);
         assert_eq!(path.as_deref(), Some(Path::new("/a/target/tokio_unstable/release/bench")));
     }
 

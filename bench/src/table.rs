@@ -12,8 +12,8 @@ use crate::workloads::WorkloadName;
 
 /// The peer that the table is about: the others are measured to be compared with it.
 const OWN: PeerName = PeerName::Mainspring;
-/// The same without a part of it, which is no other peer: it is compared with [`OWN`].
-const OWN_WITHOUT: PeerName = PeerName::MainspringOff;
+/// The same in another way, which is no other peer: it is compared with [`OWN`].
+const OWN_OTHERWISE: [PeerName; 2] = [PeerName::MainspringOff, PeerName::MainspringCompat];
 
 pub(crate) fn render(records: &[Record]) -> String {
     let mut text = String::new();
@@ -35,7 +35,7 @@ pub(crate) fn render(records: &[Record]) -> String {
     }
     let _ = writeln!(
         text,
-        "\nx: in terms of the best peer but {OWN}, which is named, and {OWN_WITHOUT} in terms of {OWN}; \
+        "\nx: in terms of the best peer but {OWN}, which is named, and what begins with that name in terms of {OWN}; \
          the median of the ratios within a round; above 1 is better, also where less is better.",
     );
     text.push_str(&warning(records));
@@ -53,7 +53,8 @@ fn render_workload(text: &mut String, workload: WorkloadName, records: &[&Record
         let best = best_other(records, name);
         let own = of_peer(records, OWN);
         for &peer in PeerName::value_variants() {
-            let base = if peer == OWN_WITHOUT && !own.is_empty() { Some(&own) } else { best.as_ref() };
+            let base =
+                if OWN_OTHERWISE.contains(&peer) && !own.is_empty() { Some(&own) } else { best.as_ref() };
             render_line(text, workload, name, &of_peer(records, peer), base.map(Vec::as_slice));
         }
     }
@@ -119,16 +120,17 @@ fn show_ratios(records: &[&Record], base: &[&Record], name: &str) -> String {
     let ratios = records.iter().filter_map(|record| {
         let own = figure(record, name)?;
         let base = figure(base.iter().find(|base| base.round == record.round)?, name)?;
-        Some(own.unit.ratio(own.value, base.value))
+        own.unit.ratio(own.value, base.value)
     });
     Summary::of(ratios.collect())
         .map_or_else(String::new, |x| format!("{:>6.2} ({:.2}..{:.2}) {peer}", x.median, x.min, x.max))
 }
 
-/// The records of the peer whose median of a figure is the best, [`OWN`] left out; those of [`OWN_WITHOUT`] if
-/// there is no other.
+/// The records of the peer whose median of a figure is the best, [`OWN`] left out; those of one of
+/// [`OWN_OTHERWISE`] if there is no other.
 fn best_other<'a>(records: &[&'a Record], name: &str) -> Option<Vec<&'a Record>> {
-    let others = PeerName::value_variants().iter().filter(|&&peer| peer != OWN && peer != OWN_WITHOUT);
+    let others =
+        PeerName::value_variants().iter().filter(|&&peer| peer != OWN && !OWN_OTHERWISE.contains(&peer));
     let with_median = others.filter_map(|&peer| {
         let own = of_peer(records, peer);
         let figures: Vec<&Figure> = own.iter().filter_map(|record| figure(record, name)).collect();
@@ -136,10 +138,11 @@ fn best_other<'a>(records: &[&'a Record], name: &str) -> Option<Vec<&'a Record>>
         let median = Summary::of(figures.iter().map(|figure| figure.value).collect())?.median;
         Some((unit, median, own))
     });
-    let best = with_median.reduce(|best, next| if next.0.ratio(next.1, best.1) > 1.0 { next } else { best });
+    let best = with_median
+        .reduce(|best, next| if next.0.ratio(next.1, best.1).is_some_and(|x| x > 1.0) { next } else { best });
     best.map(|(_, _, records)| records).or_else(|| {
-        Some(of_peer(records, OWN_WITHOUT))
-            .filter(|without| without.iter().any(|r| figure(r, name).is_some()))
+        let mut otherwise = OWN_OTHERWISE.iter().map(|&peer| of_peer(records, peer));
+        otherwise.find(|records| records.iter().any(|record| figure(record, name).is_some()))
     })
 }
 
@@ -177,13 +180,13 @@ fn warning(records: &[Record]) -> String {
 fn show(value: f64, unit: Unit) -> String {
     let (steps, units): (&[f64], &[&str]) = match unit {
         Unit::PerSecond => (&[1.0, 1e3, 1e6, 1e9], &["/s", "k/s", "M/s", "G/s"]),
-        Unit::Nanoseconds => (&[1.0, 1e3, 1e6, 1e9], &["ns", "us", "ms", "s"]),
+        Unit::Nanoseconds | Unit::NanosecondsAdded => (&[1.0, 1e3, 1e6, 1e9], &["ns", "us", "ms", "s"]),
         Unit::Bytes => (&[1.0, 1e3, 1e6, 1e9], &["B", "kB", "MB", "GB"]),
         Unit::Part | Unit::Count => (&[1.0, 1e3, 1e6, 1e9], &["", "k", "M", "G"]),
     };
-    let index = steps.iter().rposition(|&step| value >= step).unwrap_or(0);
+    let index = steps.iter().rposition(|&step| value.abs() >= step).unwrap_or(0);
     let scaled = value / steps[index];
-    let digits = if scaled < 10.0 { 2 } else { usize::from(scaled < 100.0) };
+    let digits = if scaled.abs() < 10.0 { 2 } else { usize::from(scaled.abs() < 100.0) };
     format!("{scaled:.digits$}{}", units[index])
 }
 
@@ -253,6 +256,7 @@ mod tests {
     fn values_have_three_digits() {
         assert_eq!(show(0.5, Unit::Nanoseconds), "0.50ns");
         assert_eq!(show(51_234.0, Unit::Nanoseconds), "51.2us");
+        assert_eq!(show(-418.01, Unit::NanosecondsAdded), "-418ns");
         assert_eq!(show(999_000.0, Unit::PerSecond), "999k/s");
         assert_eq!(show(3.456e6, Unit::PerSecond), "3.46M/s");
         assert_eq!(show(0.913, Unit::Part), "0.91");

@@ -1,6 +1,6 @@
 //! This runtime.
 
-use std::future::Future;
+use std::future::{Future, IntoFuture};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
@@ -109,7 +109,27 @@ impl Peer for Mainspring {
         stream.write_all(bytes).await
     }
 
+    async fn read_within(stream: &mut TcpStream, buffer: &mut [u8], timeout: Duration) -> io::Result<usize> {
+        stream.set_read_deadline(mainspring::time::Instant::now() + timeout)?;
+        stream.read(buffer).await
+    }
+
+    async fn guard<F>(stream: &mut TcpStream, timeout: Duration, read: F) -> io::Result<()>
+    where
+        F: Future<Output = io::Result<()>> + Send,
+    {
+        stream.set_read_deadline(mainspring::time::Instant::now() + timeout)?;
+        read.await
+    }
+
     fn http(stream: TcpStream) -> TcpStream {
         stream
+    }
+
+    fn serve(
+        listener: TcpListener,
+        app: axum::Router,
+    ) -> Option<impl Future<Output = io::Result<()>> + Send + 'static> {
+        Some(mainspring::serve(listener, app).into_future())
     }
 }

@@ -4,6 +4,8 @@
 //! processors or worker threads, all else as it comes. Go is a peer without an adapter: its workloads
 //! are a program of their own, in `bench/go`.
 
+#[cfg(feature = "compat")]
+mod compat;
 mod mainspring;
 mod smol;
 mod tokio;
@@ -17,9 +19,6 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use serde::Serialize;
-
-use crate::measure::Outcome;
-use crate::workloads::{self, Plan, WorkloadName};
 
 /// Processors or worker threads of each runtime.
 pub(crate) const PROCESSORS: usize = 2;
@@ -78,7 +77,28 @@ pub(crate) trait Peer: Sized + Send + Sync + 'static {
     fn accept(listener: &Self::Listener) -> impl Future<Output = io::Result<Self::Stream>> + Send;
     fn read(stream: &mut Self::Stream, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>> + Send;
     fn write_all(stream: &mut Self::Stream, bytes: &[u8]) -> impl Future<Output = io::Result<()>> + Send;
+    /// A read that fails when `timeout` has passed since its start, in the way that the documentation names first.
+    fn read_within(
+        stream: &mut Self::Stream,
+        buffer: &mut [u8],
+        timeout: Duration,
+    ) -> impl Future<Output = io::Result<usize>> + Send;
+    /// What `read_within` does, around something that stands for its read and does not time out.
+    fn guard<F>(
+        stream: &mut Self::Stream,
+        timeout: Duration,
+        read: F,
+    ) -> impl Future<Output = io::Result<()>> + Send
+    where
+        F: Future<Output = io::Result<()>> + Send;
     fn http(stream: Self::Stream) -> Self::HttpStream;
+    /// Serves an app of axum's in the way that the documentation names first; `None` if the peer has none.
+    fn serve(
+        _listener: Self::Listener,
+        _app: axum::Router,
+    ) -> Option<impl Future<Output = io::Result<()>> + Send + 'static> {
+        None::<Ready<io::Result<()>>>
+    }
 }
 
 /// The peers, in the order in which they are taken.
@@ -93,24 +113,47 @@ pub(crate) enum PeerName {
     Mainspring,
     /// mainspring without hand-off, to see what that brings and what it costs
     MainspringOff,
+    /// mainspring's tasks with tokio's sockets and timers, to see what its feature tokio-compat costs; taken only if
+    /// it is named, and takes a build of its own
+    MainspringCompat,
+}
+
+/// What is to be done in a process whose peer the command line says.
+pub(crate) trait Job {
+    type Output;
+
+    fn on<P: Peer>(self, peer: &P) -> io::Result<Self::Output>;
 }
 
 impl PeerName {
-    /// Measures in this process.
-    pub(crate) fn run(self, workload: WorkloadName, plan: Plan) -> io::Result<Outcome> {
-        match self {
-            PeerName::Tokio => workloads::run(&tokio::Tokio::new()?, workload, plan),
+    /// Those that are taken if none is named.
+    pub(crate) const USUAL: [PeerName; 6] = [
+        PeerName::Tokio,
+        PeerName::TokioAlt,
+        PeerName::Smol,
+        PeerName::Go,
+        PeerName::Mainspring,
+        PeerName::MainspringOff,
+    ];
+
+    /// Starts the peer in this process and gives it the job; or why it cannot be started in this one.
+    pub(crate) fn run<J: Job>(self, job: J) -> io::Result<Result<J::Output, String>> {
+        let output = match self {
+            PeerName::Tokio => job.on(&tokio::Tokio::new()?),
             #[cfg(tokio_unstable)]
-            PeerName::TokioAlt => workloads::run(&tokio::Tokio::with_alternative_timer()?, workload, plan),
+            PeerName::TokioAlt => job.on(&tokio::Tokio::with_alternative_timer()?),
             #[cfg(not(tokio_unstable))]
-            PeerName::TokioAlt => Ok(Outcome::Skipped("this build is not for it".to_owned())),
-            PeerName::Smol => workloads::run(&smol::Smol::new()?, workload, plan),
-            PeerName::Go => Ok(Outcome::Skipped("a program of its own runs it".to_owned())),
-            PeerName::Mainspring => workloads::run(&mainspring::Mainspring::new()?, workload, plan),
-            PeerName::MainspringOff => {
-                workloads::run(&mainspring::Mainspring::without_handoff()?, workload, plan)
-            }
-        }
+            PeerName::TokioAlt => return Ok(Err("this build is not for it".to_owned())),
+            #[cfg(feature = "compat")]
+            PeerName::MainspringCompat => job.on(&compat::Compat::new()?),
+            #[cfg(not(feature = "compat"))]
+            PeerName::MainspringCompat => return Ok(Err("this build is not for it".to_owned())),
+            PeerName::Smol => job.on(&smol::Smol::new()?),
+            PeerName::Go => return Ok(Err("a program of its own runs it".to_owned())),
+            PeerName::Mainspring => job.on(&mainspring::Mainspring::new()?),
+            PeerName::MainspringOff => job.on(&mainspring::Mainspring::without_handoff()?),
+        };
+        output.map(Ok)
     }
 }
 

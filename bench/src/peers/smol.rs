@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use async_executor::{Executor, Task};
 use async_io::{Async, Timer};
-use futures_lite::{AsyncReadExt, AsyncWriteExt};
+use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt};
 use smol_hyper::rt::FuturesIo;
 
 use super::{PROCESSORS, Peer};
@@ -48,6 +48,11 @@ impl<T> Drop for Join<T> {
             task.detach();
         }
     }
+}
+
+async fn time_out<T>(timeout: Duration) -> io::Result<T> {
+    Timer::after(timeout).await;
+    Err(io::ErrorKind::TimedOut.into())
 }
 
 impl Peer for Smol {
@@ -112,6 +117,21 @@ impl Peer for Smol {
 
     async fn write_all(stream: &mut Async<TcpStream>, bytes: &[u8]) -> io::Result<()> {
         stream.write_all(bytes).await
+    }
+
+    async fn read_within(
+        stream: &mut Async<TcpStream>,
+        buffer: &mut [u8],
+        timeout: Duration,
+    ) -> io::Result<usize> {
+        stream.read(buffer).or(time_out(timeout)).await
+    }
+
+    async fn guard<F>(_: &mut Async<TcpStream>, timeout: Duration, read: F) -> io::Result<()>
+    where
+        F: Future<Output = io::Result<()>> + Send,
+    {
+        read.or(time_out(timeout)).await
     }
 
     fn http(stream: Async<TcpStream>) -> FuturesIo<Async<TcpStream>> {

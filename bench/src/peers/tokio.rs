@@ -1,6 +1,6 @@
 //! tokio's multi-thread runtime, in its default settings or with its alternative timer.
 
-use std::future::Future;
+use std::future::{Future, IntoFuture};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
@@ -106,7 +106,25 @@ impl Peer for Tokio {
         stream.write_all(bytes).await
     }
 
+    async fn read_within(stream: &mut TcpStream, buffer: &mut [u8], timeout: Duration) -> io::Result<usize> {
+        tokio::time::timeout(timeout, stream.read(buffer)).await?
+    }
+
+    async fn guard<F>(_: &mut TcpStream, timeout: Duration, read: F) -> io::Result<()>
+    where
+        F: Future<Output = io::Result<()>> + Send,
+    {
+        tokio::time::timeout(timeout, read).await?
+    }
+
     fn http(stream: TcpStream) -> TokioIo<TcpStream> {
         TokioIo::new(stream)
+    }
+
+    fn serve(
+        listener: TcpListener,
+        app: axum::Router,
+    ) -> Option<impl Future<Output = io::Result<()>> + Send + 'static> {
+        Some(axum::serve(listener, app).into_future())
     }
 }

@@ -7,6 +7,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use super::Plan;
+use super::echo_server::serve;
 use crate::load::{self, Answered, Load};
 use crate::measure::{Figure, Measurement, Meter};
 use crate::peers::Peer;
@@ -15,10 +16,10 @@ const CONNECTIONS: usize = 64;
 const MESSAGE: usize = 64;
 
 /// Room for more than a message, as a server that knows nothing of its clients would have.
-const BUFFER: usize = 4096;
+pub(super) const BUFFER: usize = 4096;
 
 pub(super) fn run<P: Peer>(peer: &P, plan: Plan) -> io::Result<Measurement> {
-    with_load(peer, plan.time, |load| {
+    with_load(peer, plan.time, None, |load| {
         let meter = Meter::start();
         let answered = load.measure("echo")?;
         let mut measurement = meter.stop(answered.messages);
@@ -34,13 +35,15 @@ pub(super) struct LoadProcess {
     from: BufReader<ChildStdout>,
 }
 
-/// Starts a server and the load generator, which measures for `time` whenever it is told to.
+/// Starts a server, whose reads have a timeout if one is given, and the load generator, which measures for
+/// `time` whenever it is told to.
 pub(super) fn with_load<P: Peer, R>(
     peer: &P,
     time: Duration,
+    timeout: Option<Duration>,
     measure: impl FnOnce(&mut LoadProcess) -> io::Result<R>,
 ) -> io::Result<R> {
-    let address = peer.run(serve::<P>())?;
+    let address = peer.run(serve::<P, BUFFER>(timeout))?;
     let mut child = start_load(address, time)?;
     // The process ends when it sees the end of its input.
     let measured = LoadProcess::wait_for(&mut child).and_then(|mut load| measure(&mut load));
@@ -83,25 +86,5 @@ impl LoadProcess {
         let mut line = String::new();
         self.from.read_line(&mut line)?;
         Ok(serde_json::from_str(&line)?)
-    }
-}
-
-async fn serve<P: Peer>() -> io::Result<SocketAddr> {
-    let (listener, address) = P::bind().await?;
-    drop(P::spawn(async move {
-        while let Ok(stream) = P::accept(&listener).await {
-            drop(P::spawn(echo::<P>(stream)));
-        }
-    }));
-    Ok(address)
-}
-
-async fn echo<P: Peer>(mut stream: P::Stream) {
-    let mut buffer = [0; BUFFER];
-    // An error ends the connection, as its end does.
-    while let Ok(count @ 1..) = P::read(&mut stream, &mut buffer).await {
-        if P::write_all(&mut stream, &buffer[..count]).await.is_err() {
-            break;
-        }
     }
 }

@@ -24,7 +24,7 @@ const PAIRS: u32 = 3;
 
 pub(super) fn run<P: Peer>(peer: &P, plan: Plan, blockers: Blockers) -> io::Result<Measurement> {
     let pairs = PAIRS.max((plan.time.as_secs_f64() / 2.0 / PHASE.as_secs_f64()) as u32);
-    with_load(peer, PHASE, |load| {
+    with_load(peer, PHASE, None, |load| {
         let meter = Meter::start();
         let (mut ratios, mut rates) = (Vec::new(), Vec::new());
         let (mut messages, mut sum) = (0, Blocked::default());

@@ -1,9 +1,14 @@
-//! HTTP/1.1 by hyper, with one short answer to everything; 64 connections kept alive by `wrk`.
+//! HTTP/1.1 by hyper, with one short answer to everything; 64 connections kept alive by `wrk`. `http_axum` has the same
+//! answer from an app of axum's behind the server that the peer's users give it to: `axum::serve` on tokio,
+//! `mainspring::serve` here, each as it comes.
+//!
+//! The rate is that of the whole machine, wrk included, which is the same for all; the cost is the server's alone.
 
 use std::convert::Infallible;
-use std::io;
-use std::net::SocketAddr;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -16,7 +21,20 @@ use super::Plan;
 use crate::measure::{Figure, Measurement, Meter, Outcome};
 use crate::peers::Peer;
 
+const HELLO: &str = "Hello, World!";
+/// A server that does not answer for so long never will.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 pub(super) fn run<P: Peer>(peer: &P, plan: Plan) -> io::Result<Outcome> {
+    load(plan, || peer.run(serve::<P>()).map(Some))
+}
+
+pub(super) fn run_axum<P: Peer>(peer: &P, plan: Plan) -> io::Result<Outcome> {
+    load(plan, || peer.run(serve_axum::<P>()))
+}
+
+/// Starts the server, unless there is none, and measures it.
+fn load(plan: Plan, start: impl FnOnce() -> io::Result<Option<SocketAddr>>) -> io::Result<Outcome> {
     // wrk says its version on the way out, and fails; that it starts is enough.
     match Command::new("wrk").arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -24,7 +42,10 @@ pub(super) fn run<P: Peer>(peer: &P, plan: Plan) -> io::Result<Outcome> {
         }
         started => started.map(drop)?,
     }
-    let address = peer.run(serve::<P>())?;
+    let Some(address) = start()? else {
+        return Ok(Outcome::Skipped("it has no server for an app of axum's".to_owned()));
+    };
+    check_answer(address)?;
     // wrk counts in whole seconds.
     let seconds = plan.time.as_secs_f64().ceil() as u64;
     let mut wrk = Command::new("wrk");
@@ -37,6 +58,19 @@ pub(super) fn run<P: Peer>(peer: &P, plan: Plan) -> io::Result<Outcome> {
         return Err(io::Error::other(format!("wrk failed: {}\n{text}", output.status)));
     }
     report(meter, &text).map(Outcome::Measured)
+}
+
+/// wrk looks at the status alone.
+fn check_answer(address: SocketAddr) -> io::Result<()> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    if answer.starts_with("HTTP/1.1 200 ") && answer.ends_with(&format!("\r\n\r\n{HELLO}")) {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidData, format!("the server answered {answer:?}")))
 }
 
 fn report(meter: Meter, text: &str) -> io::Result<Measurement> {
@@ -67,8 +101,17 @@ async fn serve<P: Peer>() -> io::Result<SocketAddr> {
     Ok(address)
 }
 
+async fn serve_axum<P: Peer>() -> io::Result<Option<SocketAddr>> {
+    let (listener, address) = P::bind().await?;
+    let app = axum::Router::new().route("/", axum::routing::get(async || HELLO));
+    Ok(P::serve(listener, app).map(|serve| {
+        drop(P::spawn(serve));
+        address
+    }))
+}
+
 async fn hello(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    Ok(Response::new(Full::new(Bytes::from_static(b"Hello, World!"))))
+    Ok(Response::new(Full::new(Bytes::from_static(HELLO.as_bytes()))))
 }
 
 /// What wrk prints, as far as we care.

@@ -5,14 +5,19 @@ mod blockers;
 mod blocking_empty;
 mod bursts;
 mod chained_spawn;
+mod deadline_set;
 mod echo;
 mod echo_blockers;
+mod echo_server;
 mod general_load;
 mod http_hello;
+mod idle_conns;
 mod idle_ticker;
 mod inline_blocking;
+mod operations;
 mod parallel_sort;
 mod ping_pong;
+mod read_deadline;
 mod sleep_50us;
 mod sleepers;
 mod spawn_many;
@@ -39,8 +44,10 @@ use clap::ValueEnum;
 use serde::{Serialize, Serializer};
 
 use self::blockers::Blockers;
+use self::deadline_set::StandIn;
+pub(crate) use self::operations::{OperationName, ping};
 use crate::measure::{Measurement, Meter, Outcome};
-use crate::peers::Peer;
+use crate::peers::{Job, Peer};
 
 /// What the command line says about a measurement.
 #[derive(Clone, Copy, Debug)]
@@ -123,8 +130,18 @@ pub(crate) enum WorkloadName {
     BlockingEmpty,
     /// A ticker of 1 s in a process that is otherwise idle, for 10 s at the least
     IdleTicker,
+    /// Read the clock and set a fresh deadline for what is ready at once, in two tasks
+    DeadlineSet,
+    /// The same for what is pending at first
+    DeadlineWait,
+    /// 8,000 connections that wait to read for an hour at most: memory, and what the server does meanwhile
+    IdleConns,
+    /// The same without a deadline
+    IdleConnsPlain,
     /// TCP echo of 64 bytes on 64 connections, load from another process
     Echo,
+    /// The same with a fresh deadline before each read, and without, in turn
+    ReadDeadline,
     /// The same, with a task beside it that blocks its thread asleep, often, and without, in turn
     #[value(name = "echo_blockers_sleep_1")]
     EchoBlockersSleep1,
@@ -142,6 +159,8 @@ pub(crate) enum WorkloadName {
     EchoBlockers0,
     /// HTTP/1.1 by hyper, 64 connections, load from wrk
     HttpHello,
+    /// The same by an app of axum's, behind the server that the peer's users give it to
+    HttpAxum,
 }
 
 impl fmt::Display for WorkloadName {
@@ -157,7 +176,36 @@ impl Serialize for WorkloadName {
     }
 }
 
-pub(crate) fn run<P: Peer>(peer: &P, name: WorkloadName, plan: Plan) -> io::Result<Outcome> {
+/// A workload, to be measured as planned.
+#[derive(Debug)]
+pub(crate) struct Measure(pub(crate) WorkloadName, pub(crate) Plan);
+
+impl Job for Measure {
+    type Output = Outcome;
+
+    fn on<P: Peer>(self, peer: &P) -> io::Result<Outcome> {
+        let Measure(name, plan) = self;
+        run(peer, name, plan)
+    }
+}
+
+/// An operation, to be done so many times, with a deadline or without; nothing is measured.
+#[derive(Debug)]
+pub(crate) struct Operate {
+    pub(crate) operation: OperationName,
+    pub(crate) deadline: bool,
+    pub(crate) times: u64,
+}
+
+impl Job for Operate {
+    type Output = ();
+
+    fn on<P: Peer>(self, peer: &P) -> io::Result<()> {
+        operations::operate(peer, self.operation, self.deadline, self.times)
+    }
+}
+
+fn run<P: Peer>(peer: &P, name: WorkloadName, plan: Plan) -> io::Result<Outcome> {
     let measurement = match name {
         WorkloadName::SpawnMany => spawn_many::run(peer, plan),
         WorkloadName::ChainedSpawn => chained_spawn::run(peer, plan),
@@ -189,13 +237,19 @@ pub(crate) fn run<P: Peer>(peer: &P, name: WorkloadName, plan: Plan) -> io::Resu
         WorkloadName::UsHandlers => us_handlers::run(peer, plan),
         WorkloadName::BlockingEmpty => return Ok(blocking_empty::run(peer, plan)),
         WorkloadName::IdleTicker => idle_ticker::run(peer, plan),
+        WorkloadName::DeadlineSet => deadline_set::run(peer, plan, StandIn { pending: 0 })?,
+        WorkloadName::DeadlineWait => deadline_set::run(peer, plan, StandIn { pending: 1 })?,
+        WorkloadName::IdleConns => idle_conns::run(peer, plan, Some(idle_conns::TIMEOUT))?,
+        WorkloadName::IdleConnsPlain => idle_conns::run(peer, plan, None)?,
         WorkloadName::Echo => echo::run(peer, plan)?,
+        WorkloadName::ReadDeadline => read_deadline::run(peer, plan)?,
         WorkloadName::EchoBlockersSleep1 => echo_blockers::run(peer, plan, Blockers::asleep(1))?,
         WorkloadName::EchoBlockersSleep2 => echo_blockers::run(peer, plan, Blockers::asleep(2))?,
         WorkloadName::EchoBlockersSpin1 => echo_blockers::run(peer, plan, Blockers::on_cpu(1))?,
         WorkloadName::EchoBlockersSpin2 => echo_blockers::run(peer, plan, Blockers::on_cpu(2))?,
         WorkloadName::EchoBlockers0 => echo_blockers::run(peer, plan, Blockers::asleep(0))?,
         WorkloadName::HttpHello => return http_hello::run(peer, plan),
+        WorkloadName::HttpAxum => return http_hello::run_axum(peer, plan),
     };
     Ok(Outcome::Measured(measurement))
 }
