@@ -17,6 +17,10 @@
 //!   yourself;
 //! * tokio's blocking pool, which `tokio::fs` uses, has threads of its own.
 //!
+//! Measured with an echo service over tokio's sockets in tasks of mainspring, 64 connections, two processors that are all
+//! taken (medians of 3 rounds): 0.85 of the throughput over mainspring's own sockets, 7.7 instead of 6.8 us of CPU time a
+//! message, and a median answer after 0.46 instead of 0.24 ms.
+//!
 //! A poll of a task pays nothing: the context is entered once for each thread.
 //!
 //! # Whose context
