@@ -16,13 +16,11 @@ use std::task::{Context, Poll};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
 
-use super::deadlines::{BOTH, Deadlines};
 use super::descriptor::{Descriptor, Unmeasured};
 use super::operation::operation;
 use super::stream::{File, Stream};
 use super::traits::{impl_read, impl_write};
 use crate::poll::source::Direction;
-use crate::time::Instant;
 
 /// A descriptor of the operating system that is waited for by the runtime: anything that epoll takes.
 ///
@@ -273,37 +271,7 @@ impl<T: AsFd> Async<T> {
         self.descriptor.write_all::<File>(bytes)
     }
 
-    /// Sets both deadlines; `None` clears them. See [the module](crate::net).
-    ///
-    /// # Errors
-    ///
-    /// If the runtime that the descriptor is registered with has shut down.
-    pub fn set_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
-        self.descriptor.set_deadline(&BOTH, deadline.into())
-    }
-
-    /// Sets the deadline for reading; `None` clears it.
-    ///
-    /// # Errors
-    ///
-    /// As [`set_deadline`](Async::set_deadline).
-    pub fn set_read_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
-        self.descriptor.set_deadline(&[Direction::Read], deadline.into())
-    }
-
-    /// Sets the deadline for writing; `None` clears it.
-    ///
-    /// # Errors
-    ///
-    /// As [`set_deadline`](Async::set_deadline).
-    pub fn set_write_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
-        self.descriptor.set_deadline(&[Direction::Write], deadline.into())
-    }
-
-    /// A handle to the deadlines, for use while somebody else owns the descriptor.
-    pub fn deadlines(&self) -> Deadlines {
-        self.descriptor.deadlines()
-    }
+    crate::net::deadlines::deadline_methods!();
 }
 
 const READABLE: PollFlags = PollFlags::IN.union(PollFlags::RDHUP);

@@ -296,37 +296,7 @@ macro_rules! datagram_socket {
                 self.descriptor.get().take_error()
             }
 
-            /// Sets both deadlines; `None` clears them. See [the module](crate::net).
-            ///
-            /// # Errors
-            ///
-            /// If the runtime that the socket is registered with has shut down.
-            pub fn set_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
-                self.descriptor.set_deadline(&BOTH, deadline.into())
-            }
-
-            /// Sets the deadline for receiving; `None` clears it.
-            ///
-            /// # Errors
-            ///
-            /// As [`set_deadline`](Self::set_deadline).
-            pub fn set_read_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
-                self.descriptor.set_deadline(&[Direction::Read], deadline.into())
-            }
-
-            /// Sets the deadline for sending; `None` clears it.
-            ///
-            /// # Errors
-            ///
-            /// As [`set_deadline`](Self::set_deadline).
-            pub fn set_write_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
-                self.descriptor.set_deadline(&[Direction::Write], deadline.into())
-            }
-
-            /// A handle to the deadlines, for use while somebody else owns the socket.
-            pub fn deadlines(&self) -> Deadlines {
-                self.descriptor.deadlines()
-            }
+            $crate::net::deadlines::deadline_methods!();
 
             /// Takes the socket out of the runtime, with the datagrams that it has received. It stays in non-blocking
             /// mode.

@@ -44,6 +44,54 @@ pub struct Deadlines {
     registration: Arc<Registration>,
 }
 
+/// The methods that set deadlines, once for everything with two sides, in an `impl` of a type with a field `descriptor`.
+macro_rules! deadline_methods {
+    () => {
+        /// Sets both deadlines; `None` clears them. See [the module](crate::net).
+        ///
+        /// # Errors
+        ///
+        /// If it is registered with a runtime that has shut down.
+        pub fn set_deadline(
+            &self,
+            deadline: impl Into<Option<$crate::time::Instant>>,
+        ) -> ::std::io::Result<()> {
+            self.descriptor.set_deadline(&$crate::net::deadlines::BOTH, deadline.into())
+        }
+
+        /// Sets the deadline for reading; `None` clears it.
+        ///
+        /// # Errors
+        ///
+        /// As [`set_deadline`](Self::set_deadline).
+        pub fn set_read_deadline(
+            &self,
+            deadline: impl Into<Option<$crate::time::Instant>>,
+        ) -> ::std::io::Result<()> {
+            self.descriptor.set_deadline(&[$crate::poll::source::Direction::Read], deadline.into())
+        }
+
+        /// Sets the deadline for writing; `None` clears it.
+        ///
+        /// # Errors
+        ///
+        /// As [`set_deadline`](Self::set_deadline).
+        pub fn set_write_deadline(
+            &self,
+            deadline: impl Into<Option<$crate::time::Instant>>,
+        ) -> ::std::io::Result<()> {
+            self.descriptor.set_deadline(&[$crate::poll::source::Direction::Write], deadline.into())
+        }
+
+        /// A handle to the deadlines, for use while somebody else owns this.
+        pub fn deadlines(&self) -> $crate::net::Deadlines {
+            self.descriptor.deadlines()
+        }
+    };
+}
+
+pub(crate) use deadline_methods;
+
 /// The sides in the order in which their deadlines are set and pass. Often they have the same one. Whoever is told
 /// that reading is over, and writes to say goodbye, must not find that still open.
 pub(crate) const BOTH: [Direction; 2] = [Direction::Write, Direction::Read];

@@ -1,5 +1,5 @@
 //! The I/O traits of the ecosystem, futures-io's always, tokio's and hyper's as features, for whatever is a
-//! [`Stream`] or has one.
+//! `Stream` or has one.
 //!
 //! Knows nothing of particular types: each type that reads calls [`impl_read!`], and each that writes
 //! [`impl_write!`]. All of the traits are doors to the few poll functions of that trait.

@@ -10,11 +10,9 @@ use rustix::net::RecvFlags;
 
 use super::addr::{ToSocketAddrs, resolve};
 use super::datagram::{self, datagram_socket};
-use super::deadlines::{BOTH, Deadlines};
 use super::descriptor::Descriptor;
 use super::operation::operation;
 use crate::poll::source::Direction;
-use crate::time::Instant;
 
 /// A UDP socket.
 ///

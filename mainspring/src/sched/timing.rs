@@ -25,8 +25,7 @@ pub(crate) const FIRE_MAX: usize = 128;
 /// Most timers that are re-filed before a sleep. Picked by feel.
 const SETTLE_MAX: usize = 16;
 
-/// How near a timer must be to be re-filed before a sleep. Picked by feel: one needless wake-up after that time
-/// costs what some hundred needless looks do.
+/// How near a timer must be to be re-filed before a sleep. Picked by feel: what is left out costs a needless wake-up, once.
 const SETTLE_WITHIN: Duration = Duration::from_millis(10);
 
 /// The timers of one processor, each step under its lock.

@@ -253,38 +253,7 @@ macro_rules! stream_methods {
                 self.descriptor.get().peer_addr()
             }
 
-            /// Sets both deadlines; `None` clears them. See [the module](crate::net).
-            ///
-            /// # Errors
-            ///
-            /// If the runtime that the socket is registered with has shut down.
-            pub fn set_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
-                let deadline = deadline.into();
-                self.descriptor.set_deadline(&BOTH, deadline)
-            }
-
-            /// Sets the deadline for reading; `None` clears it.
-            ///
-            /// # Errors
-            ///
-            /// As [`set_deadline`](Self::set_deadline).
-            pub fn set_read_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
-                self.descriptor.set_deadline(&[Direction::Read], deadline.into())
-            }
-
-            /// Sets the deadline for writing; `None` clears it.
-            ///
-            /// # Errors
-            ///
-            /// As [`set_deadline`](Self::set_deadline).
-            pub fn set_write_deadline(&self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
-                self.descriptor.set_deadline(&[Direction::Write], deadline.into())
-            }
-
-            /// A handle to the deadlines, for use while somebody else owns the stream.
-            pub fn deadlines(&self) -> Deadlines {
-                self.descriptor.deadlines()
-            }
+            $crate::net::deadlines::deadline_methods!();
 
             /// A half for reading and a half for writing, for functions that want a reader and a writer.
             pub fn split(&self) -> (ReadHalf<'_>, WriteHalf<'_>) {

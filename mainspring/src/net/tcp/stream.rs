@@ -12,7 +12,6 @@ use super::TcpSocket;
 use super::split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
 use crate::net::addr::{ToSocketAddrs, resolve};
 use crate::net::connect;
-use crate::net::deadlines::{BOTH, Deadlines};
 use crate::net::descriptor::Descriptor;
 use crate::net::stream::{Stream, TcpCalls, stream_methods};
 use crate::poll::source::Direction;

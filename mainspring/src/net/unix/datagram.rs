@@ -20,11 +20,9 @@ use std::time::Duration;
 use rustix::net::{RecvFlags, SocketAddrUnix};
 
 use crate::net::datagram::{self, datagram_socket};
-use crate::net::deadlines::{BOTH, Deadlines};
 use crate::net::descriptor::Descriptor;
 use crate::net::operation::operation;
 use crate::poll::source::Direction;
-use crate::time::Instant;
 
 /// The first and the longest pause before a datagram is sent again to somebody whose queue was full. The longest costs
 /// some 60 system calls a second while the receiver sleeps.

@@ -12,7 +12,6 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use super::split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
 use super::{SocketAddr, UCred};
 use crate::net::connect;
-use crate::net::deadlines::{BOTH, Deadlines};
 use crate::net::descriptor::Descriptor;
 use crate::net::stream::{Stream, UnixCalls, stream_methods};
 use crate::poll::source::Direction;
